@@ -2,6 +2,7 @@ package podman
 
 import (
 	"errors"
+	"io"
 	"time"
 )
 
@@ -20,7 +21,13 @@ type Info struct {
 	CgroupControllers              []string // controllers usable by containers
 	OCIRuntime                     string   // e.g. "crun"
 	GraphRoot                      string   // where images and containers live
+	RunRoot                        string   // where their volatile state lives
+	ExitsDir                       string   // where conmon leaves exit files: see WatchExits
 	Kernel, OS, Distribution, Arch string
+	MemTotal                       int64 // bytes
+	CPUs                           int
+	MaxUID                         int64 // largest user ID a container can have; 0 = any
+	Seccomp, SELinux, AppArmor     bool
 }
 
 // Image is a local image.
@@ -36,6 +43,9 @@ type Image struct {
 	WorkingDir  string
 	StopSignal  string
 	Volumes     []string
+	Created     time.Time
+	Labels      map[string]string
+	Containers  int // using it; only set by Images
 }
 
 // Auth are registry credentials for one pull.
@@ -54,7 +64,8 @@ const (
 	Unknown  ContainerState = "unknown"
 )
 
-// Container is what inspection tells of a container.
+// Container is what inspection tells of a container. Entries of a list lack OOMKilled, Error, LogPath and
+// StaticDir, and their times are whole seconds.
 type Container struct {
 	ID, Name  string
 	PodID     string
@@ -70,4 +81,56 @@ type Container struct {
 	ImageID   string
 	Image     string // the name it was created from
 	LogPath   string
+	StaticDir string // Podman's directory of this container; <StaticDir>/shm is its /dev/shm
+	Infra     bool   // a pod's infra container
+}
+
+// Pod is a Podman pod.
+type Pod struct {
+	ID, Name   string
+	Labels     map[string]string
+	State      string // libpod's word: Created, Running, Degraded, Exited, Stopped ...
+	Created    time.Time
+	InfraID    string
+	Containers []string // IDs
+}
+
+// Stats is what a running container uses. Rootless on cgroup v1 there are none.
+type Stats struct {
+	ID          string
+	CPU         time.Duration // since its start
+	Memory      uint64        // bytes, page cache included
+	MemoryLimit uint64
+	Pids        uint64
+	BlockIn     uint64 // bytes read from block devices
+	BlockOut    uint64
+}
+
+// Size of a terminal in characters.
+type Size struct{ Width, Height uint16 }
+
+// ExecConfig is one command in a running container. Nil streams are not attached. With TTY everything arrives on
+// Stdout. Resize may be nil; its first value, when ready, is the size the terminal starts with.
+type ExecConfig struct {
+	Cmd            []string
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	TTY            bool
+	Resize         <-chan Size
+}
+
+// AttachConfig attaches to the streams of a running container's first process. TTY must say what the container was
+// created with.
+type AttachConfig struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	TTY            bool
+	Resize         <-chan Size
+}
+
+// Exit is the end of a container's first process, as conmon recorded it.
+type Exit struct {
+	ID   string
+	Code int32
+	At   time.Time
 }

@@ -1,0 +1,122 @@
+package podman
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// reopenEvery is how often a missing exits directory is looked for: Podman makes it with the first container after a
+// boot.
+const reopenEvery = 500 * time.Millisecond
+
+// WatchExits calls fn for every exit file that conmon writes to dir (Info.ExitsDir), within milliseconds of a
+// container's end, until ctx ends. Files that are there already are reported first. It is a hint: a file may come
+// twice, and none comes for a container that a power failure ended. dir may be absent, and may vanish and come back.
+func WatchExits(ctx context.Context, dir string, fn func(Exit)) error {
+	for ctx.Err() == nil {
+		err := watchDir(ctx, dir, fn)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("watch %s: %w", dir, err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(reopenEvery):
+		}
+	}
+	return ctx.Err()
+}
+
+// watchDir watches one incarnation of the directory; nil when it is gone.
+func watchDir(ctx context.Context, dir string, fn func(Exit)) error {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("inotify: %w (raise fs.inotify.max_user_instances)", err)
+	}
+	// os.File puts the descriptor into the runtime's poller, so that closing it ends a blocked Read.
+	f := os.NewFile(uintptr(fd), "inotify") //nolint:gosec // a descriptor is small and positive
+	defer f.Close()                         //nolint:errcheck // nothing to lose
+	// conmon writes a temporary file and renames it, older ones write in place.
+	const mask = unix.IN_MOVED_TO | unix.IN_CLOSE_WRITE | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
+	if _, err := unix.InotifyAddWatch(fd, dir, mask); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = f.Close() }) //nolint:errcheck // ends the Read below
+	defer stop()
+	if err := readExisting(dir, fn); err != nil {
+		return err
+	}
+	buf := make([]byte, 64*(unix.SizeofInotifyEvent+unix.NAME_MAX+1))
+	for {
+		n, err := f.Read(buf)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if gone := handleEvents(buf[:n], dir, fn); gone {
+			return nil
+		}
+	}
+}
+
+func readExisting(dir string, fn func(Exit)) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		reportExit(dir, e.Name(), fn)
+	}
+	return nil
+}
+
+// handleEvents reads a buffer of inotify events and tells whether the directory is gone.
+func handleEvents(buf []byte, dir string, fn func(Exit)) (gone bool) {
+	for len(buf) >= unix.SizeofInotifyEvent {
+		mask := binary.NativeEndian.Uint32(buf[4:])
+		size := int(binary.NativeEndian.Uint32(buf[12:]))
+		end := min(unix.SizeofInotifyEvent+size, len(buf))
+		name := string(bytes.TrimRight(buf[unix.SizeofInotifyEvent:end], "\x00"))
+		buf = buf[end:]
+		switch {
+		case mask&(unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_IGNORED) != 0:
+			gone = true
+		case mask&unix.IN_Q_OVERFLOW != 0:
+			_ = readExisting(dir, fn) //nolint:errcheck // a hint; the caller lists now and then
+		case name != "":
+			reportExit(dir, name, fn)
+		}
+	}
+	return gone
+}
+
+// reportExit reads one exit file. Exec sessions and conmon's temporary files have other names.
+func reportExit(dir, name string, fn func(Exit)) {
+	if len(name) != 64 {
+		return
+	}
+	path := filepath.Join(dir, name)
+	b, err := os.ReadFile(path) //nolint:gosec // conmon's own directory
+	if err != nil {
+		return // the container is already removed
+	}
+	code, err := strconv.ParseInt(string(bytes.TrimSpace(b)), 10, 32)
+	if err != nil {
+		return // not yet written; the closing of the file comes next
+	}
+	at := time.Now()
+	if fi, err := os.Stat(path); err == nil {
+		at = fi.ModTime()
+	}
+	fn(Exit{ID: name, Code: int32(code), At: at})
+}

@@ -1,0 +1,85 @@
+package podman
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// labelFilter is libpod's filters parameter for containers or pods with all these labels; an empty value
+// asks for the key alone.
+func labelFilter(labels map[string]string) url.Values {
+	q := url.Values{}
+	if len(labels) == 0 {
+		return q
+	}
+	list := make([]string, 0, len(labels))
+	for k, v := range labels {
+		if v != "" {
+			k += "=" + v
+		}
+		list = append(list, k)
+	}
+	b, err := json.Marshal(map[string][]string{"label": list})
+	if err != nil {
+		panic(err) // a map of strings always encodes
+	}
+	q.Set("filters", string(b))
+	return q
+}
+
+// CreatePod makes a pod and returns its ID. A name that is taken: ErrConflict.
+func (c *Client) CreatePod(ctx context.Context, spec PodSpec) (string, error) {
+	if spec.Shared == nil {
+		spec.Shared = []string{} // absent would mean Podman's default set
+	}
+	var out struct{ Id string } //nolint:revive,staticcheck // libpod's spelling
+	err := c.call(ctx, request{method: http.MethodPost, path: "/pods/create", body: spec, heavy: true}, &out)
+	if err != nil {
+		return "", fmt.Errorf("create pod %s: %w", spec.Name, err)
+	}
+	return out.Id, nil
+}
+
+// RemovePod removes a pod and kills what still runs in it, without grace. An absent pod is no error.
+func (c *Client) RemovePod(ctx context.Context, name string) error {
+	q := url.Values{"force": {"true"}, "timeout": {"0"}}
+	err := c.call(ctx, request{method: http.MethodDelete, path: "/pods/" + name, query: q, heavy: true}, nil)
+	if err != nil && !isNotFound(err) {
+		return fmt.Errorf("remove pod %s: %w", name, err)
+	}
+	return nil
+}
+
+type listedPod struct {
+	Id         string //nolint:revive,staticcheck // libpod's spelling
+	Name       string
+	Status     string
+	Labels     map[string]string
+	Created    time.Time
+	InfraId    string //nolint:revive,staticcheck // libpod's spelling
+	Containers []struct {
+		Id string //nolint:revive,staticcheck // libpod's spelling
+	}
+}
+
+// Pods lists the pods with all these labels.
+func (c *Client) Pods(ctx context.Context, labels map[string]string) ([]Pod, error) {
+	var list []listedPod
+	err := c.call(ctx, request{method: http.MethodGet, path: "/pods/json", query: labelFilter(labels)}, &list)
+	if err != nil {
+		return nil, fmt.Errorf("list pods: %w", err)
+	}
+	pods := make([]Pod, 0, len(list))
+	for _, l := range list {
+		p := Pod{ID: l.Id, Name: l.Name, Labels: l.Labels, State: l.Status, Created: l.Created, InfraID: l.InfraId}
+		for _, ctr := range l.Containers {
+			p.Containers = append(p.Containers, ctr.Id)
+		}
+		pods = append(pods, p)
+	}
+	return pods, nil
+}
