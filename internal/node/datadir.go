@@ -1,0 +1,85 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// dataVersion is the layout of the data directory this binary writes. It reads dataVersion-1 too.
+const dataVersion = 1
+
+// dataDir is a locked data directory.
+type dataDir struct {
+	path string
+	lock *os.File
+}
+
+// openDataDir makes or opens the data directory and locks it for this process. A directory that
+// another agent uses, or that a newer release wrote, is refused.
+func openDataDir(path string) (*dataDir, error) {
+	for _, dir := range []string{path, filepath.Join(path, "run")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("data directory: %w", err)
+		}
+	}
+	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		holder, _ := os.ReadFile(lock.Name()) //nolint:gosec // our own lock file
+		return nil, errors.Join(fmt.Errorf("data directory %s is in use by another agent (pid %s): stop it, or give this one its own --data-dir",
+			path, strings.TrimSpace(string(holder))), lock.Close())
+	}
+	d := &dataDir{path: path, lock: lock}
+	if err := d.stamp(); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return d, nil
+}
+
+// stamp checks VERSION, writes it into a new directory, and leaves our pid in the lock file.
+func (d *dataDir) stamp() error {
+	file := filepath.Join(d.path, "VERSION")
+	data, err := os.ReadFile(file)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		if _, err := os.Stat(filepath.Join(d.path, "state")); err == nil {
+			return fmt.Errorf("%s is missing beside existing state: restore it (its content is the number %d) or restore the directory from a backup", file, dataVersion)
+		}
+		if err := os.WriteFile(file, fmt.Appendf(nil, "%d\n", dataVersion), 0o600); err != nil {
+			return fmt.Errorf("data directory: %w", err)
+		}
+	case err != nil:
+		return fmt.Errorf("data directory: %w", err)
+	default:
+		v, err := strconv.Atoi(strings.TrimSpace(string(data)))
+		if err != nil {
+			return fmt.Errorf("%s is damaged (%q is not a number): restore it (this release writes %d) or restore the directory from a backup", file, data, dataVersion)
+		}
+		if v > dataVersion {
+			return fmt.Errorf("data directory %s was written by a newer release (layout %d, this one reads up to %d): run that release or a newer one", d.path, v, dataVersion)
+		}
+	}
+	if err := d.lock.Truncate(0); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	_, err = d.lock.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	return nil
+}
+
+func (d *dataDir) file(parts ...string) string {
+	return filepath.Join(append([]string{d.path}, parts...)...)
+}
+
+// close releases the lock. The file stays: removing it would let two agents lock two files.
+func (d *dataDir) close() error { return d.lock.Close() }

@@ -1,0 +1,25 @@
+package node
+
+import (
+	"log/slog"
+	"os"
+
+	"github.com/go-logr/logr"
+	"k8s.io/klog/v2"
+)
+
+func logLevels() map[string]slog.Level {
+	return map[string]slog.Level{
+		"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
+	}
+}
+
+// newLog returns the node's log on standard error and leads upstream's klog into it. Upstream's
+// information messages are our debug messages: they tell of its insides, not of the node.
+func newLog(level string) *slog.Logger {
+	handler := slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: logLevels()[level]})
+	log := slog.New(handler)
+	klog.SetLoggerWithOptions(logr.FromSlogHandler(quieter{handler.WithAttrs([]slog.Attr{slog.String("part", "kubernetes")})}),
+		klog.ContextualLogger(true))
+	return log
+}

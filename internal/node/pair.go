@@ -1,0 +1,93 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// loopbackListener carries the API server's requests to this node's own agent: logs, exec, attach,
+// port-forward. Every connection is a kernel socket pair, so nothing outside this process can reach
+// it and the two halves behave like any other connection (deadlines, half-close, backpressure).
+type loopbackListener struct {
+	node   string
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newLoopbackListener(node string) *loopbackListener {
+	return &loopbackListener{node: node, conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+// DialNode implements apiserver.NodeDialer. Other nodes cannot be reached yet: a swarm has one.
+func (l *loopbackListener) DialNode(ctx context.Context, node string) (net.Conn, error) {
+	if node != l.node {
+		return nil, fmt.Errorf("node %s is not reachable from node %s", node, l.node)
+	}
+	near, far, err := socketPair()
+	if err != nil {
+		return nil, fmt.Errorf("reach node %s: %w", node, err)
+	}
+	select {
+	case l.conns <- far:
+		return near, nil
+	case <-l.closed:
+		err = net.ErrClosed
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	near.Close()
+	far.Close()
+	return nil, fmt.Errorf("reach node %s: %w", node, err)
+}
+
+// Accept implements net.Listener.
+func (l *loopbackListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (l *loopbackListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (l *loopbackListener) Addr() net.Addr { return &net.UnixAddr{Name: "node/" + l.node, Net: "unix"} }
+
+func socketPair() (near, far net.Conn, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	conns := [2]net.Conn{}
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "loopback")
+		c, err2 := net.FileConn(f) // duplicates the descriptor
+		f.Close()
+		if err2 != nil {
+			err = err2
+			continue
+		}
+		conns[i] = c
+	}
+	if err != nil {
+		for _, c := range conns {
+			if c != nil {
+				c.Close()
+			}
+		}
+		return nil, nil, err
+	}
+	return conns[0], conns[1], nil
+}

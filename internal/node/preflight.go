@@ -1,0 +1,26 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"os/exec"
+)
+
+// preflight names every program that is missing, with the package that brings it.
+func preflight(rootless bool) error {
+	needed := map[string]string{"podman": "podman", "nft": "nftables"}
+	if rootless {
+		needed["newuidmap"] = "uidmap (Debian, Ubuntu) or shadow-utils (Fedora)"
+	}
+	var errs []error
+	for _, program := range []string{"podman", "nft", "newuidmap"} {
+		pkg, ok := needed[program]
+		if !ok {
+			continue
+		}
+		if _, err := exec.LookPath(program); err != nil {
+			errs = append(errs, fmt.Errorf("%s is not installed: install the package %s", program, pkg))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,28 @@
+# Shared by the scripts: words for the person at the terminal, and where things are.
+# shellcheck shell=bash
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say()  { printf '\033[1m==> %s\033[0m\n' "$*"; }
+note() { printf '    %s\n' "$*"; }
+die()  { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# as_root CMD...: run as root, by sudo when we are not.
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"
+  elif command -v sudo >/dev/null; then sudo "$@"
+  else die "root is needed for: $* (run it as root, then again: make ${MAKECMDGOALS:-up})"; fi
+}
+
+# Where `make up` keeps its swarm.
+if [ "$(id -u)" = 0 ]; then DATA_DIR=${SWARM_DATA_DIR:-/var/lib/podman-swarm}
+else DATA_DIR=${SWARM_DATA_DIR:-${XDG_DATA_HOME:-$HOME/.local/share}/podman-swarm}; fi
+PID_FILE=$DATA_DIR/run/agent.pid
+LOG_FILE=$DATA_DIR/agent.log
+HELLO_IMAGE=localhost/podman-swarm-hello:1
+
+# agent_pid: the pid of the running agent, nothing when it does not run.
+agent_pid() {
+  local p; p=$(cat "$PID_FILE" 2>/dev/null) || return 1
+  [ -n "$p" ] && tr '\0' ' ' <"/proc/$p/cmdline" 2>/dev/null | grep -q 'podman-swarm agent' && echo "$p"
+}
