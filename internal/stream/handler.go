@@ -43,4 +43,6 @@ type LogOptions struct {
 
 // ReadLog copies a container's log, rotated files included, to w by the options until its end, or with
 // Follow until the container has ended or ctx does. w is flushed whenever the reader waits, if it can be.
-func (h *Handler) ReadLog(ctx context.Context, l Log, o LogOptions, w io.Writer) error { return errSoon }
+func (h *Handler) ReadLog(ctx context.Context, l Log, o LogOptions, w io.Writer) error {
+	return errSoon
+}
