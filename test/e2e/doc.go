@@ -1,0 +1,5 @@
+// Package e2e tests the product as its users run it: real agents and real Podman on the hosts of
+// test/lab, rootful and rootless, on both Podman versions. One run tests one host, named by
+// $SWARM_E2E_HOST and described by $SWARM_E2E_FLAGS (the flags of `lab add`); scripts/e2e runs it
+// for every kind of host. It needs root, because making machines does; the agents do not.
+package e2e
