@@ -28,6 +28,7 @@ type Info struct {
 	CPUs                           int
 	MaxUID                         int64 // largest user ID a container can have; 0 = any
 	Seccomp, SELinux, AppArmor     bool
+	MinOOMScoreAdj                 int // the lowest OOM score this user may give a container
 }
 
 // Image is a local image.
