@@ -2,6 +2,7 @@ package state
 
 import (
 	"errors"
+	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/hlc"
 )
@@ -62,4 +63,11 @@ type Result struct {
 	Entry *Entry
 	// Current is set with ErrConflict: the entry that stands, nil when the key does not exist.
 	Current *Entry
+}
+
+// Retention bounds the history that is kept in memory for watches and old views: what is older
+// than Age goes, and what is more than Events. After a quiet time nothing is kept.
+type Retention struct {
+	Age    time.Duration // default 5 minutes
+	Events int           // default 10,000
 }

@@ -1,2 +1,11 @@
-// Package state is the replicated store: an ordered map of keys with one revision per mutation, kept by Raft.
+// Package state is the replicated store: an ordered map of keys with one revision per mutation,
+// kept by Raft.
+//
+// A mutation is a compare-and-swap proposed to the leader, ordered and made durable by Raft, and
+// decided inside the state machine, so that every replica comes to the same result and the same
+// revision. Each replica serves reads, old revisions and watches from its own memory:
+//
+//	Apply --> leader --> Raft log --> fsm --> tree (now), history (recent past) --> View, Watch
+//
+// The durable form is Raft's log and snapshots, in package disk below this one.
 package state

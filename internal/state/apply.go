@@ -1,0 +1,169 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// leaderWait is how long a call waits for somebody to lead before it gives up with ErrNoLeader. A
+// failover takes about a second.
+const leaderWait = 10 * time.Second
+
+// errRetry says that a write certainly did not happen and may be tried again.
+var errRetry = errors.New("state: not proposed")
+
+// Apply makes one mutation and returns when it is committed and applied on this replica.
+//
+// ErrConflict comes with Result.Current. A deletion of a key that does not exist is a conflict.
+// ErrNoSpace: nothing happened. ErrNoLeader or a context error: the write may happen yet, unless
+// the error says otherwise.
+func (s *Store) Apply(ctx context.Context, w Write) (Result, error) {
+	if err := w.validate(); err != nil {
+		return Result{}, err
+	}
+	var res Result
+	err := s.atLeader(ctx, func(ctx context.Context, in *instance) (err error) {
+		res, err = s.propose(ctx, in, w)
+		return err
+	}, func(ctx context.Context, leader string) (err error) {
+		res, err = s.forward(ctx, leader, w)
+		return err
+	})
+	return res, err
+}
+
+func (w Write) validate() error {
+	switch {
+	case w.Key == "" || len(w.Key) > maxKey:
+		return fmt.Errorf("write: key of %d bytes, want 1 to %d", len(w.Key), maxKey)
+	case len(w.Value) > maxValue:
+		return fmt.Errorf("write %s: value of %d bytes, at most %d are allowed", w.Key, len(w.Value), maxValue)
+	case w.TTL < 0:
+		return fmt.Errorf("write %s: negative TTL", w.Key)
+	}
+	return nil
+}
+
+// atLeader calls here when this replica leads, there when another does, and again after errRetry
+// and changes of leadership.
+func (s *Store) atLeader(ctx context.Context, here func(context.Context, *instance) error,
+	there func(context.Context, string) error,
+) error {
+	timer := time.NewTimer(leaderWait)
+	defer timer.Stop()
+	for {
+		in := s.instance()
+		changed := in.change()
+		err := errRetry
+		if in.leads() {
+			err = here(ctx, in)
+		} else if addr, id := in.r.LeaderWithID(); addr != "" && id != in.self && s.cfg.Peers != nil {
+			err = there(ctx, string(addr))
+		}
+		if !errors.Is(err, errRetry) {
+			return err
+		}
+		// The look again is for signals that Raft dropped.
+		again := time.NewTimer(heartbeat / 2)
+		select {
+		case <-changed:
+		case <-again.C:
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-s.ctx.Done():
+			err = ErrClosed
+		case <-timer.C:
+			err = s.whyNoLeader()
+		}
+		again.Stop()
+		if !errors.Is(err, errRetry) {
+			return err
+		}
+	}
+}
+
+// propose puts the write into the log of this replica, which leads.
+func (s *Store) propose(ctx context.Context, in *instance, w Write) (Result, error) {
+	if err := s.space.check(); err != nil {
+		return Result{}, err
+	}
+	s.inflight.Add(1)
+	defer s.landed(in)
+	out, err := wait(ctx, in.r.Apply(s.encode(w), leaderWait))
+	if err != nil {
+		return Result{}, s.translate(err)
+	}
+	return out.result, out.err
+}
+
+// encode makes the log entry of a write: here the leader's clock decides, and nowhere else.
+func (s *Store) encode(w Write) []byte {
+	c := command{op: opPut, stamp: s.fsm.clock.Now(), expect: w.Expect, key: w.Key, value: w.Value}
+	if w.Delete {
+		c.op, c.value = opDelete, nil
+	} else if w.TTL > 0 {
+		c.expires = time.Now().Unix() + w.TTL
+	}
+	return c.encode(make([]byte, 0, c.size()))
+}
+
+// wait is ApplyFuture.Error that heeds a context.
+func wait(ctx context.Context, f raft.ApplyFuture) (*outcome, error) {
+	if ctx.Done() != nil {
+		done := make(chan error, 1)
+		go func() { done <- f.Error() }() // ends with the future, at the latest at Raft's shutdown
+		select {
+		case err := <-done:
+			if err != nil {
+				return nil, err
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	} else if err := f.Error(); err != nil {
+		return nil, err
+	}
+	return f.Response().(*outcome), nil //nolint:forcetypeassert // fsm.ApplyBatch makes it
+}
+
+// translate turns Raft's errors into this package's.
+func (s *Store) translate(err error) error {
+	switch {
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout),
+		errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return errRetry
+	case errors.Is(err, raft.ErrLeadershipLost):
+		return fmt.Errorf("%w: leadership was lost, the write may have happened", ErrNoLeader)
+	case errors.Is(err, raft.ErrRaftShutdown):
+		if s.ctx.Err() != nil {
+			return ErrClosed
+		}
+		return fmt.Errorf("%w: restarting, the write may have happened", ErrNoLeader)
+	case isNoSpace(err):
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	return err
+}
+
+// landed notes the end of a write. Followers learn that an entry is committed with the next one,
+// so when the last write of a burst is through, one empty entry follows it.
+func (s *Store) landed(in *instance) {
+	if s.inflight.Add(-1) == 0 && in.followed() {
+		select {
+		case s.nudge <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// whyNoLeader is the error for a write that found no leader in time.
+func (s *Store) whyNoLeader() error {
+	if err := s.space.check(); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w for %v, nothing was written", ErrNoLeader, leaderWait)
+}

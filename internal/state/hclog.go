@@ -1,0 +1,70 @@
+package state
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// bridge is an hclog.Logger on slog. Raft's talk about its own state is Debug here: what an
+// operator should know, this package says itself.
+type bridge struct {
+	hclog.Logger // a null logger, for the methods nobody calls
+	log          *slog.Logger
+	args         []any
+}
+
+func newBridge(l *slog.Logger) hclog.Logger {
+	return &bridge{Logger: hclog.NewNullLogger(), log: l}
+}
+
+func (b *bridge) Log(level hclog.Level, msg string, args ...any) {
+	to := slog.LevelDebug
+	switch level {
+	case hclog.Error:
+		to = slog.LevelError
+	case hclog.Warn:
+		to = slog.LevelWarn
+	default:
+	}
+	ctx := context.Background() //nolint:forbidigo // hclog has no contexts
+	if !b.log.Enabled(ctx, to) {
+		return
+	}
+	for i, a := range args {
+		// hclog's lazily formatted values
+		if f, ok := a.(hclog.Format); ok && len(f) > 0 {
+			args[i] = fmt.Sprintf(fmt.Sprint(f[0]), f[1:]...)
+		}
+	}
+	b.log.Log(ctx, to, "raft: "+msg, args...)
+}
+
+func (b *bridge) Trace(string, ...any)           {}
+func (b *bridge) Debug(msg string, args ...any)  { b.Log(hclog.Debug, msg, args...) }
+func (b *bridge) Info(msg string, args ...any)   { b.Log(hclog.Info, msg, args...) }
+func (b *bridge) Warn(msg string, args ...any)   { b.Log(hclog.Warn, msg, args...) }
+func (b *bridge) Error(msg string, args ...any)  { b.Log(hclog.Error, msg, args...) }
+func (b *bridge) IsDebug() bool                  { return true }
+func (b *bridge) IsInfo() bool                   { return true }
+func (b *bridge) IsWarn() bool                   { return true }
+func (b *bridge) IsError() bool                  { return true }
+func (b *bridge) ImpliedArgs() []any             { return b.args }
+func (b *bridge) Named(string) hclog.Logger      { return b }
+func (b *bridge) ResetNamed(string) hclog.Logger { return b }
+
+func (b *bridge) With(args ...any) hclog.Logger {
+	return &bridge{Logger: b.Logger, log: b.log.With(args...), args: append(b.args[:len(b.args):len(b.args)], args...)}
+}
+
+func (b *bridge) StandardLogger(*hclog.StandardLoggerOptions) *log.Logger {
+	return slog.NewLogLogger(b.log.Handler(), slog.LevelDebug)
+}
+
+func (b *bridge) StandardWriter(*hclog.StandardLoggerOptions) io.Writer {
+	return b.StandardLogger(nil).Writer()
+}

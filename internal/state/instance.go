@@ -1,0 +1,210 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// instance is one run of Raft over the state machine. The state machine outlives it: after a
+// storage error Raft is stopped and started again under readers that notice nothing.
+type instance struct {
+	r      *raft.Raft
+	logs   raft.LogStore
+	fsm    *fsm
+	self   raft.ServerID
+	closer func() error // the stores below Raft
+
+	// ready is the term in which this replica led and had committed an entry of its own: from
+	// then on its commit index is the truth.
+	ready   atomic.Uint64
+	settled atomic.Uint64 // no command lies between fsm.applied and this index
+	voters  atomic.Pointer[raft.Configuration]
+
+	stopped chan struct{}
+	wg      sync.WaitGroup
+
+	mu      sync.Mutex
+	changed chan struct{} // closed at the next change of leadership
+}
+
+const (
+	heartbeat = 500 * time.Millisecond
+	lease     = 250 * time.Millisecond
+	// trailing entries let a replica that was away catch up without a snapshot.
+	trailing      = 10240
+	snapshotEvery = 8192
+	groupSize     = 64
+)
+
+// raftConfig holds the measured settings; docs/adr says why.
+func (s *Store) raftConfig(id raft.ServerID) *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = id
+	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = heartbeat, heartbeat, lease
+	c.CommitTimeout = 50 * time.Millisecond
+	c.MaxAppendEntries, c.BatchApplyCh = groupSize, true
+	c.TrailingLogs, c.SnapshotThreshold = trailing, snapshotEvery
+	c.NoLegacyTelemetry = true
+	c.NoSnapshotRestoreOnStart = true // the store restores its own state machine first
+	c.Logger = newBridge(s.log)
+	return c
+}
+
+// start runs Raft on the stores and waits for nothing.
+func (s *Store) run(st stores, trans raft.Transport) (*instance, error) {
+	in := &instance{
+		logs: st.logs, fsm: s.fsm, self: st.id, closer: st.close,
+		stopped: make(chan struct{}), changed: make(chan struct{}),
+	}
+	conf := s.raftConfig(st.id)
+	notify := make(chan bool, 8) // unread, it would block Raft's main loop
+	conf.NotifyCh = notify
+	r, err := raft.NewRaft(conf, s.fsm, st.logs, st.stable, st.snaps, trans)
+	if err != nil {
+		return nil, fmt.Errorf("start raft: %w", err)
+	}
+	in.r = r
+	future := r.GetConfiguration()
+	if err := future.Error(); err != nil {
+		return nil, errors.Join(err, r.Shutdown().Error())
+	}
+	servers := future.Configuration()
+	in.voters.Store(&servers)
+	seen := make(chan raft.Observation, 16)
+	observer := raft.NewObserver(seen, false, func(o *raft.Observation) bool {
+		_, ok := o.Data.(raft.LeaderObservation)
+		return ok
+	})
+	r.RegisterObserver(observer)
+	in.wg.Go(func() {
+		defer r.DeregisterObserver(observer)
+		in.follow(notify, seen)
+	})
+	in.hurry()
+	return in, nil
+}
+
+// hurry makes the only voter stand for election at once: there is nobody to wait for. Raft looks
+// at its election timer when the heartbeat timeout is lowered, so it is lowered by a hair.
+func (in *instance) hurry() {
+	rc := in.r.ReloadableConfig()
+	rc.HeartbeatTimeout -= time.Millisecond
+	if in.alone() {
+		_ = in.r.ReloadConfig(rc) // a valid one
+	}
+}
+
+// follow turns Raft's signals about leadership into one broadcast.
+func (in *instance) follow(notify <-chan bool, seen <-chan raft.Observation) {
+	for {
+		select {
+		case <-in.stopped:
+			return
+		case leads := <-notify:
+			if leads {
+				in.wg.Go(in.settle)
+			}
+		case <-seen:
+		}
+		in.broadcast()
+	}
+}
+
+// settle commits an entry in the new leader's term.
+func (in *instance) settle() {
+	term := in.r.CurrentTerm()
+	if err := in.r.Barrier(0).Error(); err != nil {
+		return // leadership went; whoever has it next settles
+	}
+	in.ready.Store(term)
+	in.broadcast()
+}
+
+func (in *instance) broadcast() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	close(in.changed)
+	in.changed = make(chan struct{})
+}
+
+// change returns a channel that closes at the next change of leadership. Take it before looking.
+func (in *instance) change() <-chan struct{} {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.changed
+}
+
+// leads reports whether this replica is the leader and knows everything that was committed.
+func (in *instance) leads() bool {
+	return in.r.State() == raft.Leader && in.ready.Load() == in.r.CurrentTerm()
+}
+
+// alone reports whether this replica is the only voter.
+func (in *instance) alone() bool {
+	voters, mine := 0, false
+	for _, s := range in.voters.Load().Servers {
+		if s.Suffrage == raft.Voter {
+			voters++
+			mine = mine || s.ID == in.self
+		}
+	}
+	return voters == 1 && mine
+}
+
+// followed reports whether other replicas exist.
+func (in *instance) followed() bool { return len(in.voters.Load().Servers) > 1 }
+
+// waitLeader waits until this replica leads.
+func (in *instance) waitLeader(ctx context.Context) error {
+	for {
+		changed := in.change()
+		if in.leads() {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-in.stopped:
+			return ErrClosed
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// caughtUp waits until the state machine holds every command that is committed now. Raft's own
+// applied index counts what was handed over, not what was applied.
+func (in *instance) caughtUp(ctx context.Context) error {
+	commit := in.r.CommitIndex()
+	from := max(in.fsm.appliedIndex(), in.settled.Load())
+	for i := commit; i > from; i-- {
+		var l raft.Log
+		if err := in.logs.GetLog(i, &l); err != nil {
+			return fmt.Errorf("read log entry %d: %w", i, err)
+		}
+		if l.Type != raft.LogCommand {
+			continue
+		}
+		return in.fsm.waitFor(ctx, 0, i)
+	}
+	for {
+		old := in.settled.Load()
+		if old >= commit || in.settled.CompareAndSwap(old, commit) {
+			return nil
+		}
+	}
+}
+
+// stop ends Raft and closes the stores.
+func (in *instance) stop() error {
+	err := in.r.Shutdown().Error()
+	close(in.stopped)
+	in.broadcast()
+	in.wg.Wait()
+	return errors.Join(err, in.closer())
+}

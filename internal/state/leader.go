@@ -1,0 +1,74 @@
+package state
+
+import (
+	"math"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// lead does what only the leader does: it proposes the deletion of expired keys.
+func (s *Store) lead() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		in := s.instance()
+		changed := in.change()
+		wait := time.Duration(math.MaxInt64)
+		if in.leads() {
+			wait = s.expire(in)
+		}
+		timer.Reset(wait)
+		select {
+		case <-timer.C:
+		case <-changed:
+		case <-s.fsm.sooner:
+		case <-in.stopped:
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+// expireBatch is how many deletions are proposed at once.
+const expireBatch = 256
+
+// expire proposes the deletion of what is due, each only if the key was not written since, and
+// returns how long nothing else will be.
+func (s *Store) expire(in *instance) time.Duration {
+	for s.ctx.Err() == nil {
+		now := time.Now()
+		due, next := s.fsm.due(now.Unix(), expireBatch)
+		if len(due) == 0 {
+			if next == 0 {
+				return math.MaxInt64
+			}
+			return max(time.Unix(next, 0).Sub(now), 10*time.Millisecond)
+		}
+		futures := make([]raft.ApplyFuture, len(due))
+		for i, e := range due {
+			futures[i] = in.r.Apply(s.encode(Write{Key: e.Key, Delete: true, Expect: e.ModRevision}), leaderWait)
+		}
+		for _, f := range futures {
+			if err := f.Error(); err != nil {
+				s.log.Debug("expiry waits", "err", err)
+				return time.Second
+			}
+		}
+	}
+	return math.MaxInt64
+}
+
+// nudger proposes the empty entries that landed asks for.
+func (s *Store) nudger() {
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-s.nudge:
+		}
+		if in := s.instance(); in.leads() {
+			_ = in.r.Barrier(heartbeat).Error() // a hint: without it followers learn 50 ms later
+		}
+	}
+}
