@@ -96,13 +96,26 @@ func (c *Client) Inspect(ctx context.Context, id string) (Container, error) {
 	if err != nil {
 		return Container{}, fmt.Errorf("inspect container %s: %w", id, err)
 	}
-	return Container{
+	ctr := Container{
 		ID: in.Id, Name: in.Name, PodID: in.Pod, Labels: in.Config.Labels, State: stateOf(in.State.Status),
 		Pid: in.State.Pid, ExitCode: in.State.ExitCode, OOMKilled: in.State.OOMKilled, Error: in.State.Error,
 		Created: in.Created, Started: realTime(in.State.StartedAt), Finished: realTime(in.State.FinishedAt),
 		ImageID: strings.TrimPrefix(in.Image, "sha256:"), Image: in.ImageName,
 		LogPath: in.HostConfig.LogConfig.Path, StaticDir: in.StaticDir, Infra: in.IsInfra,
-	}, nil
+	}
+	ctr.orderTimes()
+	return ctr, nil
+}
+
+// orderTimes keeps a container from ending before it started: Podman notes the start after the fact, and a short life
+// is over by then. A container that runs again has no end.
+func (c *Container) orderTimes() {
+	switch {
+	case c.State == Running || c.State == Created:
+		c.Finished = time.Time{}
+	case c.Finished.Before(c.Started) && !c.Finished.IsZero():
+		c.Finished = c.Started
+	}
 }
 
 // realTime drops the year-one and epoch values that libpod gives for "never".
@@ -162,6 +175,7 @@ func (c *Client) Containers(ctx context.Context, labels map[string]string) ([]Co
 		if len(l.Names) > 0 {
 			ctr.Name = l.Names[0]
 		}
+		ctr.orderTimes()
 		out = append(out, ctr)
 	}
 	return out, nil

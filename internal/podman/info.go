@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 )
 
 // Ping tells whether the service answers.
@@ -57,8 +60,41 @@ func (c *Client) Info(ctx context.Context) (Info, error) {
 	for _, m := range h.IDMappings.UIDMap {
 		out.MaxUID = max(out.MaxUID, m.ContainerID+m.Size-1)
 	}
+	out.MinOOMScoreAdj = -1000
+	if out.Rootless || !hasSysResource() {
+		out.MinOOMScoreAdj = ownOOMScoreAdj()
+	}
 	out.ExitsDir = exitsDir(out.Rootless, out.RunRoot)
 	return out, nil
+}
+
+// hasSysResource tells whether this process, and so a service of the same user, may lower OOM scores.
+func hasSysResource() bool {
+	const capSysResource = 24
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(b)) {
+		if hex, ok := strings.CutPrefix(line, "CapEff:"); ok {
+			caps, err := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
+			return err == nil && caps&(1<<capSysResource) != 0
+		}
+	}
+	return false
+}
+
+// ownOOMScoreAdj is the score below which a process without privileges cannot go.
+func ownOOMScoreAdj() int {
+	b, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // exitsDir is where libpod tells conmon to leave exit files: under its tmp_dir, which no endpoint names. Rootless it
