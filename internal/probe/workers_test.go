@@ -77,6 +77,9 @@ func newBench(t *testing.T, parallel int) *bench {
 	return b
 }
 
+// pass lets virtual time pass.
+func pass(d time.Duration) { <-time.After(d) }
+
 func (b *bench) at(what string) string {
 	return fmt.Sprintf("%g %s", time.Since(b.start).Seconds(), what)
 }
@@ -134,25 +137,25 @@ func TestReadinessTiming(t *testing.T) {
 			p.InitialDelaySeconds, p.PeriodSeconds, p.SuccessThreshold, p.FailureThreshold = 3, 5, 2, 2
 		})})
 		b.Add(tg)
-		time.Sleep(20 * time.Second)
+		pass(20 * time.Second)
 		b.want(&b.probes, "3 r", "8 r", "13 r", "18 r")
 		b.want(&b.log, "8 c Readiness success") // the second success in a row
 		if !b.Ready("u", tg.Container, "1") || b.Ready("u", tg.Container, "2") {
 			t.Error("Ready: want true for container 1 only")
 		}
 		b.answers("r", 1)
-		time.Sleep(10 * time.Second) // 30
+		pass(10 * time.Second) // 30
 		b.want(&b.log, "23 Unhealthy Readiness probe failed: said r",
 			"28 Unhealthy Readiness probe failed: said r", "28 c Readiness failure")
 		if b.Ready("u", tg.Container, "1") {
 			t.Error("still ready after two failures")
 		}
 		b.answers("r", 0)
-		time.Sleep(5 * time.Second) // 35: one success is not enough
+		pass(5 * time.Second) // 35: one success is not enough
 		b.want(&b.log)
 		b.Remove("u", "c")
 		b.probes = nil
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		b.want(&b.probes)
 	})
 }
@@ -163,15 +166,15 @@ func TestLivenessKillsOnceAndBeginsAgainWithNewContainer(t *testing.T) {
 		c := corev1.Container{LivenessProbe: execProbe("l", nil)}
 		b.answers("l", 1)
 		b.Add(target("1", c))
-		time.Sleep(2 * time.Minute)
+		pass(2 * time.Minute)
 		b.want(&b.probes, "0 l", "10 l", "20 l")
 		b.want(&b.log, "0 Unhealthy Liveness probe failed: said l", "10 Unhealthy Liveness probe failed: said l",
 			"20 Unhealthy Liveness probe failed: said l", "20 c Liveness failure")
 		b.Add(target("1", c)) // an update of the same container changes nothing
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		b.want(&b.probes)
 		b.Add(target("2", c)) // at 180
-		time.Sleep(25 * time.Second)
+		pass(25 * time.Second)
 		b.want(&b.probes, "180 l", "190 l", "200 l")
 	})
 }
@@ -188,14 +191,14 @@ func TestStartupGatesTheOthers(t *testing.T) {
 		})
 		b.answers("s", 1)
 		b.Add(tg)
-		time.Sleep(3 * time.Second)
+		pass(3 * time.Second)
 		b.want(&b.probes, "0 s", "2 s")
 		if b.Started("u", tg.Container, "1") || b.Ready("u", tg.Container, "1") {
 			t.Error("started or ready before the startup probe succeeded")
 		}
 		b.answers("s", 0)
 		b.log = nil
-		time.Sleep(5 * time.Second) // 8
+		pass(5 * time.Second) // 8
 		b.want(&b.probes, "4 s", "4 l", "7 r")
 		b.want(&b.log, "4 c Startup success", "7 c Readiness success")
 		if !b.Started("u", tg.Container, "1") || !b.Ready("u", tg.Container, "1") {
@@ -214,7 +217,7 @@ func TestStartupFailureReportsGrace(t *testing.T) {
 		b.Add(target("1", corev1.Container{StartupProbe: execProbe("s", func(p *corev1.Probe) {
 			p.TerminationGracePeriodSeconds, p.FailureThreshold = &grace, 1
 		})}))
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		b.want(&b.probes, "0 s")
 		if got == nil || *got != 4 {
 			t.Errorf("grace = %v, want 4", got)
@@ -229,7 +232,7 @@ func TestTimeoutAndErrors(t *testing.T) {
 		b.Add(target("1", corev1.Container{ReadinessProbe: execProbe("slow", func(p *corev1.Probe) {
 			p.TimeoutSeconds, p.FailureThreshold = 2, 1
 		})}))
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 		b.want(&b.log, `2 Unhealthy Readiness probe failed: command timed out: "slow" timed out after 2s`)
 		b.Remove("u", "c")
 		b.took = 0
@@ -238,7 +241,7 @@ func TestTimeoutAndErrors(t *testing.T) {
 			p.FailureThreshold = 1
 		})}))
 		b.probes = nil
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 		// Tried three times, told, and not counted as a failure.
 		b.want(&b.probes, "5 broken", "5 broken", "5 broken")
 		b.want(&b.log,
@@ -253,19 +256,19 @@ func TestTerminatingKeepsReadiness(t *testing.T) {
 			LivenessProbe: execProbe("l", nil), ReadinessProbe: execProbe("r", nil),
 		})
 		b.Add(tg)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		b.probes = nil
 		b.Terminating("u")
-		time.Sleep(20 * time.Second)
+		pass(20 * time.Second)
 		b.want(&b.probes, "10 r", "20 r")
 
 		gated := target("2", corev1.Container{StartupProbe: execProbe("s", nil), ReadinessProbe: execProbe("r", nil)})
 		b.answers("s", 1)
 		b.Add(gated)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		b.probes = nil
 		b.Terminating("u")
-		time.Sleep(time.Second)
+		pass(time.Second)
 		b.want(&b.probes, "22 r")
 		b.RemovePod("u")
 	})
@@ -286,7 +289,7 @@ func TestAdoptionSpreadsAndDoesNotFlap(t *testing.T) {
 				t.Fatal("a ready container lost its readiness by adoption")
 			}
 		}
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		synctest.Wait()
 		if len(b.probes) != 100 || slices.Contains(b.probes, "0 s") {
 			t.Errorf("%d probes in the first period, want 100 and no startup probe", len(b.probes))
@@ -309,7 +312,7 @@ func TestParallelIsBounded(t *testing.T) {
 			tg.Pod.UID = types.UID(fmt.Sprint(i))
 			b.Add(tg)
 		}
-		time.Sleep(4 * time.Second)
+		pass(4 * time.Second)
 		synctest.Wait()
 		if b.peak != 3 || len(b.probes) != 9 {
 			t.Errorf("peak %d, probes %d; want 3 at once and all 9 made", b.peak, len(b.probes))

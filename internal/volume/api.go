@@ -94,8 +94,6 @@ type Mount struct {
 	HostPath      string
 	ContainerPath string
 	ReadOnly      bool
-	// Recursive makes ReadOnly hold for mounts below HostPath too.
-	Recursive bool
 	// Propagation is "private", "rslave" or "rshared".
 	Propagation string
 	// Relabel: the directory is ours, an SELinux host must label it for containers (shared, "z").
