@@ -1,0 +1,193 @@
+package netd
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// build makes a pod's namespace and connects it. On error the caller removes what is there.
+func (n *network) build(id string, ip netip.Addr) error {
+	var ns *os.File
+	var inner *netlink.Handle
+	err := onThread(func() error {
+		if err := newNS(n.path(id)); err != nil {
+			return err
+		}
+		if err := podSysctls(); err != nil {
+			return err
+		}
+		var err error
+		if inner, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+			return err
+		}
+		ns, err = os.Open(threadNS)
+		return err
+	})
+	if inner != nil {
+		defer inner.Close()
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = ns.Close() }()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU, attrs.HardwareAddr = linkName(id), n.MTU, hostMAC()
+	veth := &netlink.Veth{
+		LinkAttrs: attrs, PeerName: "eth0", PeerHardwareAddr: podMAC(ip),
+		PeerNamespace: netlink.NsFd(ns.Fd()),
+	}
+	if err := n.nl.LinkAdd(veth); err != nil {
+		return fmt.Errorf("make link %s: %w", attrs.Name, err)
+	}
+	if err := n.wireInside(inner, ip); err != nil {
+		return fmt.Errorf("set up eth0: %w", err)
+	}
+	if err := n.wireOutside(id, ip); err != nil {
+		return fmt.Errorf("set up link %s: %w", attrs.Name, err)
+	}
+	return nil
+}
+
+// podSysctls sets what Kubernetes users expect: ports below 1024 and ping without privileges. IPv6
+// is off for eth0, which gets no IPv6 address, and stays on for lo.
+func podSysctls() error {
+	if err := sysctl("ipv4/ip_unprivileged_port_start", "0"); err != nil {
+		return err
+	}
+	err := sysctl("ipv4/ping_group_range", "0 2147483647")
+	if errors.Is(err, unix.EINVAL) { // rootless: only groups that the user namespace knows
+		err = sysctl("ipv4/ping_group_range", "0 65535")
+	}
+	if errors.Is(err, unix.EINVAL) {
+		err = sysctl("ipv4/ping_group_range", "0 0")
+	}
+	if err != nil {
+		return err
+	}
+	return noIPv6("default")
+}
+
+func noIPv6(link string) error {
+	err := sysctl("ipv6/conf/"+link+"/disable_ipv6", "1")
+	if errors.Is(err, os.ErrNotExist) { // a kernel without IPv6
+		return nil
+	}
+	return err
+}
+
+// wireInside gives eth0 its address and the way out, in the pod's namespace.
+func (n *network) wireInside(nl *netlink.Handle, ip netip.Addr) error {
+	lo, err := nl.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	if err := nl.LinkSetUp(lo); err != nil {
+		return err
+	}
+	eth0, err := nl.LinkByName("eth0")
+	if err != nil {
+		return err
+	}
+	index, gw := eth0.Attrs().Index, n.gateway()
+	if err := nl.AddrAdd(eth0, &netlink.Addr{IPNet: host(ip)}); err != nil {
+		return err
+	}
+	if err := nl.LinkSetUp(eth0); err != nil {
+		return err
+	}
+	if err := nl.NeighAdd(neighbour(index, gw, hostMAC())); err != nil {
+		return err
+	}
+	if err := nl.RouteAdd(&netlink.Route{LinkIndex: index, Dst: host(gw), Scope: netlink.SCOPE_LINK}); err != nil {
+		return err
+	}
+	return nl.RouteAdd(&netlink.Route{LinkIndex: index, Gw: gw.AsSlice(), Src: ip.AsSlice()})
+}
+
+// wireOutside connects the other end. The route is last: it marks the pod as complete.
+func (n *network) wireOutside(id string, ip netip.Addr) error {
+	name := linkName(id)
+	link, err := n.nl.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	if err := n.nl.LinkSetAlias(link, id); err != nil { // for those who look at links
+		return err
+	}
+	err = n.home.do(func() error {
+		// Nothing but the pod's own address may come in here.
+		if err := sysctl("ipv4/conf/"+name+"/rp_filter", "1"); err != nil {
+			return err
+		}
+		return noIPv6(name)
+	})
+	if err != nil {
+		return err
+	}
+	if err := n.nl.LinkSetUp(link); err != nil {
+		return err
+	}
+	index := link.Attrs().Index
+	if err := n.nl.NeighAdd(neighbour(index, ip, podMAC(ip))); err != nil {
+		return err
+	}
+	return n.nl.RouteAdd(&netlink.Route{
+		LinkIndex: index, Dst: host(ip), Scope: netlink.SCOPE_LINK, Src: n.gateway().AsSlice(),
+	})
+}
+
+func neighbour(link int, ip netip.Addr, mac net.HardwareAddr) *netlink.Neigh {
+	return &netlink.Neigh{
+		LinkIndex: link, Family: unix.AF_INET, State: netlink.NUD_PERMANENT,
+		IP: ip.AsSlice(), HardwareAddr: mac,
+	}
+}
+
+// erase removes a pod's link and pin, whatever of them is there.
+func (n *network) erase(id string) error {
+	return errors.Join(n.cut(linkName(id)), unpin(n.path(id)))
+}
+
+// whole tells whether a pod that is known is still connected.
+func (n *network) whole(id string) bool {
+	_, err := n.nl.LinkByName(linkName(id))
+	return err == nil && isNS(n.path(id))
+}
+
+// socket makes an unconnected, non-blocking socket in the pod network, or in a pod when id is not
+// empty. A socket belongs for ever to the namespace it was made in, whoever uses it.
+func (n *network) socket(id, network string) (int, error) {
+	family, kind, err := socketKind(network)
+	if err != nil {
+		return -1, err
+	}
+	fd := -1
+	open := func() error {
+		if fd, err = unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
+			return fmt.Errorf("make a socket: %w", err)
+		}
+		if family == unix.AF_INET6 {
+			_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+		}
+		if kind == unix.SOCK_STREAM { // as package net does for listeners; harmless for dialers
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+		}
+		return nil
+	}
+	if id == "" {
+		return fd, errors.Join(n.home.do(open))
+	}
+	err = onThread(func() error {
+		if err := enter(n.path(id)); err != nil {
+			return err
+		}
+		return open()
+	})
+	return fd, err
+}

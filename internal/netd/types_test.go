@@ -1,0 +1,5 @@
+package netd
+
+import "syscall"
+
+type rawConn = syscall.RawConn
