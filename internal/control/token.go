@@ -1,0 +1,54 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"k8s.io/client-go/util/keyutil"
+	"k8s.io/klog/v2"
+	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	"k8s.io/kubernetes/cmd/kube-controller-manager/names"
+	serviceaccountcontroller "k8s.io/kubernetes/pkg/controller/serviceaccount"
+	"k8s.io/kubernetes/pkg/serviceaccount"
+)
+
+// tokenController makes the tokens of Secrets of type kubernetes.io/service-account-token. It is
+// the one controller whose constructor upstream keeps to itself.
+type tokenController struct {
+	*serviceaccountcontroller.TokensController
+	workers int
+}
+
+// Name is upstream's.
+func (tokenController) Name() string { return names.ServiceAccountTokenController }
+
+// Run blocks until ctx ends.
+func (t tokenController) Run(ctx context.Context) { t.TokensController.Run(ctx, t.workers) }
+
+func newTokenController(ctx context.Context, shared app.ControllerContext) (app.Controller, error) {
+	settings := shared.ComponentConfig.SAController
+	key, err := keyutil.PrivateKeyFromFile(settings.ServiceAccountKeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the key of service account tokens: %w", err)
+	}
+	ca, err := os.ReadFile(settings.RootCAFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the cluster's certificate: %w", err)
+	}
+	generator, err := serviceaccount.JWTTokenGenerator(serviceaccount.LegacyIssuer, key)
+	if err != nil {
+		return nil, fmt.Errorf("sign tokens with %s: %w", settings.ServiceAccountKeyFile, err)
+	}
+	client, err := shared.NewClient("tokens-controller")
+	if err != nil {
+		return nil, fmt.Errorf("make client: %w", err)
+	}
+	controller, err := serviceaccountcontroller.NewTokensController(klog.FromContext(ctx),
+		shared.InformerFactory.Core().V1().ServiceAccounts(), shared.InformerFactory.Core().V1().Secrets(), client,
+		serviceaccountcontroller.TokensControllerOptions{TokenGenerator: generator, RootCA: ca})
+	if err != nil {
+		return nil, fmt.Errorf("build %s: %w", names.ServiceAccountTokenController, err)
+	}
+	return tokenController{TokensController: controller, workers: int(settings.ConcurrentSATokenSyncs)}, nil
+}

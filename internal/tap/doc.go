@@ -1,0 +1,8 @@
+// Package tap lends a shared informer factory for a while.
+//
+// Informers are costly and live as long as the process. What listens to them may come and go: a
+// node runs the controllers while it leads, and not otherwise. Upstream's parts never take their
+// event handlers back, since their process ends with them; each would leave two goroutines and
+// itself behind. A tap hands out the same informers, remembers every handler that was added
+// through it and removes them all when it is closed.
+package tap
