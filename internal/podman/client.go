@@ -190,10 +190,12 @@ func (c *Client) do(ctx context.Context, r request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	begun := time.Now()
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, callError(ctx, err)
 	}
+	c.log.Debug("podman call", "method", r.method, "path", r.path, "status", resp.StatusCode, "took", time.Since(begun))
 	if resp.StatusCode < 300 || resp.StatusCode == http.StatusNotModified {
 		return resp, nil
 	}

@@ -32,7 +32,8 @@ func realClient(t *testing.T) *podman.Client {
 	if sock == "" {
 		t.Skip(socketVar + " names no libpod socket")
 	}
-	c := podman.New(podman.Config{Socket: sock, Log: slog.New(slog.DiscardHandler)})
+	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})) // every call with its time
+	c := podman.New(podman.Config{Socket: sock, Log: log})
 	if err := c.Ping(t.Context()); err != nil {
 		t.Fatal(err)
 	}

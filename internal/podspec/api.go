@@ -47,10 +47,10 @@ type Facts struct {
 	SeccompDir string // where Localhost profiles are
 }
 
-// IPC is the running container whose IPC namespace and /dev/shm a later container of its pod joins.
+// IPC is what the containers of one pod share.
 type IPC struct {
-	Pid    int
-	ShmDir string // <podman.Container.StaticDir>/shm
+	Pid    int    // of a running container of the pod, whose IPC namespace is joined; 0 = a new one
+	ShmDir string // a directory (mode 01777) on a tmpfs of the host that each of them has as /dev/shm; "" = its own
 }
 
 // Input of one container.
@@ -66,7 +66,7 @@ type Input struct {
 	PodID    string // Podman's pod
 	NetNS    string // path of the pod's network namespace; "" = the host's
 	Hostname string
-	IPC      *IPC // nil: this container has a namespace of its own that others may join
+	IPC      IPC
 
 	Hosts          string // host path of the pod's /etc/hosts, "" = Podman's
 	ResolvConf     string // host path of the pod's /etc/resolv.conf, "" = Podman's

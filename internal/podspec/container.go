@@ -96,15 +96,9 @@ func namespaces(spec *podman.ContainerSpec, in Input, w *warnings) {
 	switch {
 	case ps.HostIPC:
 		spec.IpcNS = podman.Namespace{Mode: "host"}
-	case in.IPC != nil:
+	case in.IPC.Pid != 0:
 		// By path and not by container: Podman would refuse to remove a container that others name.
 		spec.IpcNS = podman.Namespace{Mode: "path", Value: "/proc/" + strconv.Itoa(in.IPC.Pid) + "/ns/ipc"}
-		if in.IPC.ShmDir != "" && !mountsOver(in.Mounts, "/dev/shm") {
-			spec.Mounts = append(spec.Mounts, podman.Mount{
-				Type: "bind", Source: in.IPC.ShmDir, Destination: "/dev/shm",
-				Options: []string{"rbind", "rw", "rprivate", "nosuid", "nodev", "noexec"},
-			})
-		}
 	}
 	switch {
 	case ps.HostPID:
@@ -134,6 +128,9 @@ func mounts(spec *podman.ContainerSpec, in Input) {
 	if spec.ReadOnlyRootFS {
 		spec.ImageVolumeMode = "anonymous" // what an image declares as a volume stays writable
 	}
+	if m, ok := shm(spec, in); ok {
+		spec.Mounts = append(spec.Mounts, m)
+	}
 	list := in.Mounts
 	own := func(host, container string) {
 		if host != "" && !mountsOver(in.Mounts, container) {
@@ -152,6 +149,23 @@ func mounts(spec *podman.ContainerSpec, in Input) {
 	for _, m := range list {
 		spec.Mounts = append(spec.Mounts, bind(m, in.Host.Podman.SELinux))
 	}
+}
+
+// shm is what lies on /dev/shm when Podman's own does not do.
+func shm(spec *podman.ContainerSpec, in Input) (podman.Mount, bool) {
+	const path = "/dev/shm"
+	switch {
+	case in.Pod.Spec.HostIPC || mountsOver(in.Mounts, path):
+		return podman.Mount{}, false
+	case in.IPC.ShmDir != "":
+		m := bind(Mount{HostPath: in.IPC.ShmDir, ContainerPath: path, Relabel: true}, in.Host.Podman.SELinux)
+		m.Options = append(m.Options, "nosuid", "nodev", "noexec")
+		return m, true
+	case spec.ReadOnlyRootFS: // Podman 5 has it read-only together with the root
+		opts := []string{"rw", "nosuid", "nodev", "noexec", "mode=1777", "size=65536k"}
+		return podman.Mount{Type: "tmpfs", Source: "tmpfs", Destination: path, Options: opts}, true
+	}
+	return podman.Mount{}, false
 }
 
 func bind(m Mount, selinux bool) podman.Mount {
