@@ -11,7 +11,7 @@ import (
 )
 
 // versioner puts revisions into objects as resourceVersion.
-var versioner storage.APIObjectVersioner
+func versioner() storage.APIObjectVersioner { return storage.APIObjectVersioner{} }
 
 // keyContext authenticates a stored value with the key it is stored under, so that an encrypted
 // value copied to another key does not decrypt.
@@ -31,7 +31,7 @@ type coder struct {
 
 // encode returns obj's serialized form before encryption.
 func (c *coder) encode(obj runtime.Object) ([]byte, error) {
-	if err := versioner.PrepareObjectForStorage(obj); err != nil {
+	if err := versioner().PrepareObjectForStorage(obj); err != nil {
 		return nil, fmt.Errorf("PrepareObjectForStorage failed: %w", err)
 	}
 	return runtime.Encode(c.codec, obj)
@@ -94,7 +94,7 @@ func (c *coder) undecodable(err error, rev uint64) error {
 }
 
 func setVersion(obj runtime.Object, rev uint64) error {
-	if err := versioner.UpdateObject(obj, rev); err != nil {
+	if err := versioner().UpdateObject(obj, rev); err != nil {
 		return fmt.Errorf("set resource version %d on %T: %w", rev, obj, err)
 	}
 	return nil

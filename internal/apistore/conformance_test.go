@@ -138,7 +138,12 @@ func TestUpstreamConformance(t *testing.T) {
 	for _, run := range plain {
 		name := runtime.FuncForPC(reflect.ValueOf(run).Pointer()).Name()
 		name = name[strings.LastIndex(name, ".Run")+len(".Run"):]
-		t.Run(strings.TrimPrefix(name, "Test"), func(t *testing.T) { run(t.Context(), t, newFixture(t)) })
+		t.Run(strings.TrimPrefix(name, "Test"), func(t *testing.T) {
+			if !strings.HasPrefix(name, "WatchSemantic") && !strings.HasPrefix(name, "WatchList") { // they set a feature gate
+				t.Parallel()
+			}
+			run(t.Context(), t, newFixture(t))
+		})
 	}
 	for name, run := range hooked {
 		t.Run(name, func(t *testing.T) { run(t.Context(), t, newFixture(t)) })

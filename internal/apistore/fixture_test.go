@@ -120,7 +120,7 @@ func (f *fixture) UpdatePrefixTransformer(modify storagetesting.PrefixTransforme
 // compact drops the history below a resource version. Like etcd's, it makes one revision itself.
 func (f *fixture) compact(ctx context.Context, t *testing.T, rv string) {
 	t.Helper()
-	rev, err := versioner.ParseResourceVersion(rv)
+	rev, err := versioner().ParseResourceVersion(rv)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ func (s *store) GetList(ctx context.Context, key string, opts storage.ListOption
 	if err != nil {
 		return err
 	}
-	rev, continueKey, err := storage.ValidateListOptions(prefix, versioner, opts)
+	rev, continueKey, err := storage.ValidateListOptions(prefix, versioner(), opts)
 	if err != nil {
 		return err
 	}
@@ -146,7 +146,7 @@ func (p *page) finish(listObj runtime.Object, rev uint64, token string, remainin
 	if p.items.v.IsNil() { // clients tell "items": [] from "items": null
 		p.items.v.Set(reflect.MakeSlice(p.items.v.Type(), 0, 0))
 	}
-	if err := versioner.UpdateList(listObj, rev, token, remaining); err != nil {
+	if err := versioner().UpdateList(listObj, rev, token, remaining); err != nil {
 		return err
 	}
 	if utilfeature.DefaultFeatureGate.Enabled(features.ShardedListAndWatch) {

@@ -34,7 +34,7 @@ var _ storage.Interface = (*store)(nil)
 func (s *store) close() { s.watchers.close() }
 
 // Versioner implements storage.Interface.
-func (s *store) Versioner() storage.Versioner { return versioner }
+func (s *store) Versioner() storage.Versioner { return versioner() }
 
 func (s *store) prepareKey(key string, recursive bool) (string, error) {
 	return storage.PrepareKey(s.prefix, key, recursive)
@@ -51,7 +51,7 @@ func (s *store) barrier(ctx context.Context) error {
 // view returns a snapshot that is at least as new as resource version rv asks for: "" is the
 // newest anywhere, "0" the newest here.
 func (s *store) view(ctx context.Context, rv string) (state.View, error) {
-	wanted, err := versioner.ParseResourceVersion(rv)
+	wanted, err := versioner().ParseResourceVersion(rv)
 	if err != nil {
 		return state.View{}, apierrors.NewBadRequest(fmt.Sprintf("invalid resource version: %v", err))
 	}
@@ -100,7 +100,7 @@ func (s *store) Create(ctx context.Context, key string, obj, out runtime.Object,
 	if err != nil {
 		return err
 	}
-	if rev, err := versioner.ObjectResourceVersion(obj); err == nil && rev != 0 {
+	if rev, err := versioner().ObjectResourceVersion(obj); err == nil && rev != 0 {
 		return storage.ErrResourceVersionSetOnCreate
 	}
 	plain, err := s.coder.encode(obj)

@@ -33,7 +33,7 @@ func (s *store) Watch(ctx context.Context, key string, opts storage.ListOptions)
 	if err != nil {
 		return nil, err
 	}
-	rev, err := versioner.ParseResourceVersion(opts.ResourceVersion)
+	rev, err := versioner().ParseResourceVersion(opts.ResourceVersion)
 	if err != nil {
 		return nil, err
 	}
