@@ -33,9 +33,7 @@ func setupHostPath(s *corev1.HostPathVolumeSource) error {
 		if missing {
 			return os.MkdirAll(s.Path, 0o755)
 		}
-		return checkHostPath(s.Path, corev1.HostPathDirectory, "directory")
-	case corev1.HostPathDirectory:
-		return checkHostPath(s.Path, kind, "directory")
+		kind = corev1.HostPathDirectory
 	case corev1.HostPathFileOrCreate:
 		if missing {
 			f, err := os.OpenFile(s.Path, os.O_CREATE, 0o644)
@@ -44,18 +42,16 @@ func setupHostPath(s *corev1.HostPathVolumeSource) error {
 			}
 			return f.Close()
 		}
-		return checkHostPath(s.Path, corev1.HostPathFile, "file")
-	case corev1.HostPathFile:
-		return checkHostPath(s.Path, kind, "file")
-	case corev1.HostPathSocket:
-		return checkHostPath(s.Path, kind, "socket file")
-	case corev1.HostPathCharDev:
-		return checkHostPath(s.Path, kind, "character device")
-	case corev1.HostPathBlockDev:
-		return checkHostPath(s.Path, kind, "block device")
-	default:
+		kind = corev1.HostPathFile
+	}
+	text, ok := map[corev1.HostPathType]string{
+		corev1.HostPathDirectory: "directory", corev1.HostPathFile: "file", corev1.HostPathSocket: "socket file",
+		corev1.HostPathCharDev: "character device", corev1.HostPathBlockDev: "block device",
+	}[kind]
+	if !ok {
 		return fmt.Errorf("%s is an invalid volume type", kind)
 	}
+	return checkHostPath(s.Path, kind, text)
 }
 
 func checkHostPath(path string, want corev1.HostPathType, text string) error {

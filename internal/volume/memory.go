@@ -18,12 +18,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// memory is where memory-backed volumes live, found at the first use.
-type memory struct {
-	root string
-	err  error
-}
-
 // MemoryRoot finds a tmpfs for memory-backed volumes: one that every container of a pod can mount from, that
 // outlives their restarts, and that programs may be run from. A rootless user has $XDG_RUNTIME_DIR (it goes
 // at the last logout, as unlingered containers do), root has /run if it is not mounted noexec; both have
@@ -55,10 +49,11 @@ func (v *Volumes) memoryRoot() (string, error) {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.memory.root == "" {
-		v.memory.root, v.memory.err = MemoryRoot(v.cfg.Dir)
+	var err error
+	if v.memory == "" {
+		v.memory, err = MemoryRoot(v.cfg.Dir)
 	}
-	return v.memory.root, v.memory.err
+	return v.memory, err
 }
 
 // memoryPath is the place of a memory-backed volume; its parents are made, closed to others.
@@ -149,23 +144,11 @@ func mountsBelow(dir string) ([]string, error) {
 	return list, lines.Err()
 }
 
-// mountPoint is the fifth field of a line of mountinfo, in which blanks and the like are octal.
+// mountPoint is the fifth field of a line of mountinfo, in which blanks and backslashes are octal.
 func mountPoint(line string) string {
 	fields := strings.Fields(line)
 	if len(fields) < 5 {
 		return ""
 	}
-	var b strings.Builder
-	for s := fields[4]; s != ""; {
-		if s[0] == '\\' && len(s) >= 4 {
-			if n, err := strconv.ParseUint(s[1:4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				s = s[4:]
-				continue
-			}
-		}
-		b.WriteByte(s[0])
-		s = s[1:]
-	}
-	return b.String()
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(fields[4])
 }

@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"fmt"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -117,13 +116,8 @@ func Uses(pod *corev1.Pod, kind, name string) bool {
 	used := usedVolumes(pod)
 	for i := range pod.Spec.Volumes {
 		vol := &pod.Spec.Volumes[i]
-		if !used[vol.Name] {
-			continue
-		}
-		for _, ref := range references(vol) {
-			if ref == fmt.Sprintf("%s/%s", kind, name) {
-				return true
-			}
+		if used[vol.Name] && slices.Contains(references(vol), kind+"/"+name) {
+			return true
 		}
 	}
 	return false

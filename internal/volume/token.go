@@ -78,9 +78,9 @@ func renewAt(tr *authenticationv1.TokenRequest, uid types.UID) time.Time {
 	if tr.Spec.ExpirationSeconds != nil {
 		life = time.Duration(*tr.Spec.ExpirationSeconds) * time.Second
 	}
-	h := fnv.New32a()
+	h := fnv.New64a()
 	_, _ = h.Write([]byte(uid))
-	jitter := time.Duration(h.Sum32()) * maxJitter / (1 << 32)
+	jitter := time.Duration(h.Sum64() % uint64(maxJitter))
 	issued := expires.Add(-life)
 	return issued.Add(min(maxTokenAge, life-life/5) - jitter)
 }

@@ -25,7 +25,7 @@ type Volumes struct {
 	mu      sync.Mutex
 	locks   map[types.UID]*podLock
 	written map[string]digest // what the atomic volumes hold, by directory
-	memory  memory
+	memory  string            // what MemoryRoot found
 }
 
 type podLock struct {
