@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,9 +15,9 @@ import (
 func namespace(t *testing.T) string {
 	t.Helper()
 	ns := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
-	machine.psctl(t, "create", "namespace", ns)
+	psctl(t, "create", "namespace", ns)
 	t.Cleanup(func() {
-		if out, errOut, err := machine.tryPsctl(context.Background(), "", "delete", "namespace", ns, "--wait=false"); err != nil {
+		if out, errOut, err := machine.Psctl(background(), "", "delete", "namespace", ns, "--wait=false"); err != nil {
 			t.Errorf("delete namespace: %v %s%s", err, out, errOut)
 		}
 	})
@@ -58,11 +57,11 @@ func TestKubectlWorkload(t *testing.T) {
 	ns := namespace(t)
 	k := func(args ...string) string {
 		t.Helper()
-		return machine.psctl(t, append([]string{"-n", ns}, args...)...)
+		return psctl(t, append([]string{"-n", ns}, args...)...)
 	}
 	apply := func(version string, args ...string) string {
 		t.Helper()
-		return machine.psctlIn(t, fmt.Sprintf(web, version), append([]string{"-n", ns, "apply", "-f", "-"}, args...)...)
+		return psctlIn(t, fmt.Sprintf(web, version), append([]string{"-n", ns, "apply", "-f", "-"}, args...)...)
 	}
 	contains(t, "apply", apply("1"), "deployment.apps/web created")
 	contains(t, "rollout status", k("rollout", "status", "deploy/web", "--timeout=60s"), "successfully rolled out")
@@ -71,7 +70,7 @@ func TestKubectlWorkload(t *testing.T) {
 	contains(t, "describe", k("describe", "deploy", "web"), "NewReplicaSet", "ScalingReplicaSet", "2 available")
 	contains(t, "describe pod", k("describe", "pods", "-l", "app=web"), "Started container web", "Pulled", "Successfully assigned", "Ready", "podman://")
 	contains(t, "diff", func() string {
-		out, _, _ := machine.tryPsctl(t.Context(), fmt.Sprintf(web, "2"), "-n", ns, "diff", "-f", "-")
+		out, _, _ := machine.Psctl(t.Context(), fmt.Sprintf(web, "2"), "-n", ns, "diff", "-f", "-")
 		return out
 	}(), `-          value: "1"`, `+          value: "2"`)
 	contains(t, "apply again", apply("2"), "configured")
@@ -107,9 +106,9 @@ func TestKubectlWorkload(t *testing.T) {
 // editNote runs `kubectl edit` with an editor that changes one line.
 func editNote(t *testing.T, ns string) string {
 	t.Helper()
-	inside, _ := machine.dataDir()
-	out, errOut, err := machine.run(t.Context(), "", "env", "KUBECONFIG="+inside+"/admin.kubeconfig", "KUBE_EDITOR=sed -i s/note:.x/note:\\ y/",
-		machine.client(), "-n", ns, "edit", "deploy/web")
+	inside, _ := machine.DataDir()
+	out, errOut, err := machine.Run(t.Context(), "", "env", "KUBECONFIG="+inside+"/admin.kubeconfig", "KUBE_EDITOR=sed -i s/note:.x/note:\\ y/",
+		machine.Client(), "-n", ns, "edit", "deploy/web")
 	if err != nil {
 		t.Fatalf("edit: %v %s%s", err, out, errOut)
 	}
@@ -118,17 +117,17 @@ func editNote(t *testing.T, ns string) string {
 
 // TestKubectlDiscovery covers what needs OpenAPI and discovery documents.
 func TestKubectlDiscovery(t *testing.T) {
-	contains(t, "version", machine.psctl(t, "version"), "Server Version: v1.37.2")
-	contains(t, "explain", machine.psctl(t, "explain", "deployment.spec.strategy.rollingUpdate"), "maxSurge", "maxUnavailable")
-	contains(t, "api-resources", machine.psctl(t, "api-resources"), "deployments", "cronjobs", "customresourcedefinitions", "priorityclasses", "networkpolicies")
-	contains(t, "api-versions", machine.psctl(t, "api-versions"), "apps/v1", "batch/v1", "rbac.authorization.k8s.io/v1")
-	contains(t, "nodes", machine.psctl(t, "get", "nodes", "-o", "wide"), "Ready", "podman://")
-	contains(t, "kubernetes service", machine.psctl(t, "get", "svc", "kubernetes", "-o", "wide"), "10.43.0.1")
+	contains(t, "version", psctl(t, "version"), "Server Version: v1.37.2")
+	contains(t, "explain", psctl(t, "explain", "deployment.spec.strategy.rollingUpdate"), "maxSurge", "maxUnavailable")
+	contains(t, "api-resources", psctl(t, "api-resources"), "deployments", "cronjobs", "customresourcedefinitions", "priorityclasses", "networkpolicies")
+	contains(t, "api-versions", psctl(t, "api-versions"), "apps/v1", "batch/v1", "rbac.authorization.k8s.io/v1")
+	contains(t, "nodes", psctl(t, "get", "nodes", "-o", "wide"), "Ready", "podman://")
+	contains(t, "kubernetes service", psctl(t, "get", "svc", "kubernetes", "-o", "wide"), "10.43.0.1")
 	contains(t, "can-i --as", func() string {
-		out, _, _ := machine.tryPsctl(t.Context(), "", "auth", "can-i", "list", "secrets", "--as=nobody")
+		out, _, _ := machine.Psctl(t.Context(), "", "auth", "can-i", "list", "secrets", "--as=nobody")
 		return out
 	}(), "no")
-	_, errOut, err := machine.tryPsctl(t.Context(), "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: Bad_Name}\nspec: {replicas: -1, selector: {}, template: {}}", "apply", "-f", "-")
+	_, errOut, err := machine.Psctl(t.Context(), "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: Bad_Name}\nspec: {replicas: -1, selector: {}, template: {}}", "apply", "-f", "-")
 	if err == nil {
 		t.Error("an invalid manifest was accepted")
 	}
@@ -140,9 +139,9 @@ func TestKubectlStreams(t *testing.T) {
 	ns := namespace(t)
 	k := func(args ...string) string {
 		t.Helper()
-		return machine.psctl(t, append([]string{"-n", ns}, args...)...)
+		return psctl(t, append([]string{"-n", ns}, args...)...)
 	}
-	machine.psctlIn(t, `
+	psctlIn(t, `
 apiVersion: v1
 kind: Pod
 metadata: {name: shell}
@@ -168,19 +167,19 @@ spec:
 	if got := k("exec", "shell", "--", "sh", "-c", "echo out; echo err >&2"); got != "out\n" {
 		t.Errorf("exec = %q", got)
 	}
-	if got := machine.psctlIn(t, "typed\n", "-n", ns, "exec", "-i", "shell", "--", "cat"); got != "typed\n" {
+	if got := psctlIn(t, "typed\n", "-n", ns, "exec", "-i", "shell", "--", "cat"); got != "typed\n" {
 		t.Errorf("exec -i = %q", got)
 	}
-	_, errOut, err := machine.tryPsctl(t.Context(), "", "-n", ns, "exec", "shell", "--", "sh", "-c", "exit 7")
+	_, errOut, err := machine.Psctl(t.Context(), "", "-n", ns, "exec", "shell", "--", "sh", "-c", "exit 7")
 	if err == nil || !strings.Contains(errOut, "exit code 7") {
 		t.Errorf("exec exit code: %v %q", err, errOut)
 	}
-	tty, _, err := machine.run(t.Context(), "", "script", "-qec", kubectlLine("-n", ns, "exec", "-it", "shell", "--", "sh", "-c", "tty; stty size"), "/dev/null")
+	tty, _, err := machine.Run(t.Context(), "", "script", "-qec", kubectlLine("-n", ns, "exec", "-it", "shell", "--", "sh", "-c", "tty; stty size"), "/dev/null")
 	if err != nil || !strings.Contains(tty, "/dev/") {
 		t.Errorf("exec -it: %v %q", err, tty)
 	}
 	copyBothWays(t, ns)
-	machine.psctlIn(t, "attached\n", "-n", ns, "attach", "-i", "shell")
+	psctlIn(t, "attached\n", "-n", ns, "attach", "-i", "shell")
 	eventually(t, 10*time.Second, func() error {
 		if got := k("logs", "shell", "--tail=1"); got != "attached\n" {
 			return fmt.Errorf("logs after attach = %q", got)
@@ -188,7 +187,7 @@ spec:
 		return nil
 	})
 	k("exec", "shell", "--", "sh", "-c", "echo page >/tmp/index.html")
-	page, errOut, err := machine.run(t.Context(), "", "sh", "-c", kubectlLine("-n", ns, "port-forward", "pod/shell", "18080:8080")+` >/dev/null & p=$!
+	page, errOut, err := machine.Run(t.Context(), "", "sh", "-c", kubectlLine("-n", ns, "port-forward", "pod/shell", "18080:8080")+` >/dev/null & p=$!
 		for i in 1 2 3 4 5 6 7 8 9 10; do curl -fs http://127.0.0.1:18080/ && break; sleep 0.3; done; kill $p`)
 	if err != nil && page == "" || page != "page\n" {
 		t.Errorf("port-forward: %v %q %q", err, page, errOut)
@@ -196,16 +195,16 @@ spec:
 }
 
 func kubectlLine(args ...string) string {
-	inside, _ := machine.dataDir()
+	inside, _ := machine.DataDir()
 	for i, a := range args {
 		args[i] = "'" + a + "'"
 	}
-	return "env KUBECONFIG=" + inside + "/admin.kubeconfig " + machine.client() + " " + strings.Join(args, " ")
+	return "env KUBECONFIG=" + inside + "/admin.kubeconfig " + machine.Client() + " " + strings.Join(args, " ")
 }
 
 func copyBothWays(t *testing.T, ns string) {
 	t.Helper()
-	inside, outside := machine.dataDir()
+	inside, outside := machine.DataDir()
 	src, back := filepath.Join(outside, "cp-src"), filepath.Join(outside, "cp-back")
 	want := strings.Repeat("copy me\n", 10000)
 	if err := os.WriteFile(src, []byte(want), 0o644); err != nil {
@@ -213,8 +212,8 @@ func copyBothWays(t *testing.T, ns string) {
 	}
 	defer os.Remove(src)
 	defer os.Remove(back)
-	machine.psctl(t, "-n", ns, "cp", inside+"/cp-src", "shell:/tmp/copied")
-	machine.psctl(t, "-n", ns, "cp", "shell:/tmp/copied", inside+"/cp-back")
+	psctl(t, "-n", ns, "cp", inside+"/cp-src", "shell:/tmp/copied")
+	psctl(t, "-n", ns, "cp", "shell:/tmp/copied", inside+"/cp-back")
 	got, err := os.ReadFile(back)
 	if err != nil || string(got) != want {
 		t.Errorf("cp there and back: %v, %d bytes, want %d", err, len(got), len(want))
@@ -252,22 +251,22 @@ spec:
 // TestKubectlCustomResources covers a CRD with defaults, CEL rules, columns and explain.
 func TestKubectlCustomResources(t *testing.T) {
 	ns := namespace(t)
-	machine.psctlIn(t, widget, "apply", "-f", "-")
+	psctlIn(t, widget, "apply", "-f", "-")
 	t.Cleanup(func() {
-		machine.tryPsctl(context.Background(), "", "delete", "crd", "widgets.example.com", "--wait=false")
+		machine.Psctl(background(), "", "delete", "crd", "widgets.example.com", "--wait=false")
 	})
-	machine.psctl(t, "wait", "--for=condition=Established", "crd/widgets.example.com", "--timeout=20s")
+	psctl(t, "wait", "--for=condition=Established", "crd/widgets.example.com", "--timeout=20s")
 	apply := func(spec string) (string, string, error) {
-		return machine.tryPsctl(t.Context(), "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\nspec: "+spec, "-n", ns, "apply", "-f", "-")
+		return machine.Psctl(t.Context(), "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\nspec: "+spec, "-n", ns, "apply", "-f", "-")
 	}
 	eventually(t, 20*time.Second, func() error { _, e, err := apply("{color: red}"); return wrap(err, e) })
-	contains(t, "columns", machine.psctl(t, "-n", ns, "get", "widgets"), "SIZE", "3")
+	contains(t, "columns", psctl(t, "-n", ns, "get", "widgets"), "SIZE", "3")
 	if _, errOut, err := apply("{size: 200}"); err == nil || !strings.Contains(errOut, "size must be below 100") {
 		t.Errorf("CEL rule: %v %s", err, errOut)
 	}
-	machine.psctl(t, "-n", ns, "scale", "widget/w", "--replicas=7")
+	psctl(t, "-n", ns, "scale", "widget/w", "--replicas=7")
 	eventually(t, 30*time.Second, func() error {
-		out, e, err := machine.tryPsctl(t.Context(), "", "explain", "widget.spec")
+		out, e, err := machine.Psctl(t.Context(), "", "explain", "widget.spec")
 		if err == nil && !strings.Contains(out, "How large it is") {
 			err = fmt.Errorf("explain: %s", out)
 		}
@@ -287,9 +286,9 @@ func TestKubectlWorkloadKinds(t *testing.T) {
 	ns := namespace(t)
 	k := func(args ...string) string {
 		t.Helper()
-		return machine.psctl(t, append([]string{"-n", ns}, args...)...)
+		return psctl(t, append([]string{"-n", ns}, args...)...)
 	}
-	machine.psctlIn(t, `
+	psctlIn(t, `
 apiVersion: batch/v1
 kind: Job
 metadata: {name: sum}
@@ -355,11 +354,11 @@ func TestKubectlDelete(t *testing.T) {
 	ns := namespace(t)
 	k := func(args ...string) string {
 		t.Helper()
-		return machine.psctl(t, append([]string{"-n", ns}, args...)...)
+		return psctl(t, append([]string{"-n", ns}, args...)...)
 	}
 	pods := func() int { return strings.Count(k("get", "pods", "-l", "app=web", "-o", "name"), "pod/") }
 	for _, mode := range []string{"background", "foreground", "orphan"} {
-		machine.psctlIn(t, fmt.Sprintf(web, "1"), "-n", ns, "apply", "-f", "-")
+		psctlIn(t, fmt.Sprintf(web, "1"), "-n", ns, "apply", "-f", "-")
 		k("rollout", "status", "deploy/web", "--timeout=60s")
 		k("delete", "deploy", "web", "--cascade="+mode, "--timeout=60s")
 		if mode == "orphan" {

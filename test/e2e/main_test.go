@@ -9,10 +9,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/podman-swarm/podman-swarm/test/lab"
 )
 
 // machine is the host under test; TestMain makes it and its agent before any test.
-var machine *host
+var machine *lab.Host
 
 func TestMain(m *testing.M) {
 	code, err := testMain(m)
@@ -31,20 +33,19 @@ func testMain(m *testing.M) (int, error) {
 		return 1, err
 	}
 	machine = h
-	_ = os.Remove(h.agentLog())
-	if _, err := h.lab(ctx, append([]string{"add", h.name}, h.flags...)...); err != nil {
+	if err := h.Add(ctx); err != nil {
 		return 1, err
 	}
 	if os.Getenv("SWARM_E2E_KEEP") == "" {
-		defer h.lab(context.Background(), "rm", h.name)
+		defer h.Remove(context.Background())
 	}
-	if err := h.startAgent(ctx); err != nil {
+	if err := h.StartAgent(ctx); err != nil {
 		return 1, err
 	}
 	code := m.Run()
 	stop, cancelStop := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancelStop()
-	if err := h.signalAgent(stop, syscall.SIGTERM); err != nil {
+	if err := h.SignalAgent(stop, syscall.SIGTERM); err != nil {
 		return 1, err
 	}
 	return code, nil

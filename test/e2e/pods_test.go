@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -17,7 +16,7 @@ import (
 
 func client(t *testing.T) *kubernetes.Clientset {
 	t.Helper()
-	c, err := machine.clientset()
+	c, err := machine.Clientset()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +86,7 @@ func waiting(reason string) func(*corev1.Pod) bool {
 
 func logs(t *testing.T, ns, name string) string {
 	t.Helper()
-	return machine.psctl(t, "-n", ns, "logs", name)
+	return psctl(t, "-n", ns, "logs", name)
 }
 
 // script is a pod that runs a shell script to its end.
@@ -97,8 +96,8 @@ func script(sh, extra string) string {
 
 func TestPodEnvironment(t *testing.T) {
 	ns := namespace(t)
-	machine.psctl(t, "-n", ns, "create", "configmap", "cm", "--from-literal=color=blue", "--from-literal=size=9")
-	machine.psctl(t, "-n", ns, "create", "secret", "generic", "sec", "--from-literal=word=hush")
+	psctl(t, "-n", ns, "create", "configmap", "cm", "--from-literal=color=blue", "--from-literal=size=9")
+	psctl(t, "-n", ns, "create", "secret", "generic", "sec", "--from-literal=word=hush")
 	pod(t, ns, "env", script("echo $A $B $(C) $D $E $F color=$color P_size=$P_size $1 $0; pwd; id -u", "")+`
   args: [zero, one]
   workingDir: /tmp
@@ -124,8 +123,8 @@ func TestPodEnvironment(t *testing.T) {
 
 func TestPodVolumes(t *testing.T) {
 	ns := namespace(t)
-	machine.psctl(t, "-n", ns, "create", "configmap", "cm", "--from-literal=key=one")
-	machine.psctl(t, "-n", ns, "create", "secret", "generic", "sec", "--from-literal=word=hush")
+	psctl(t, "-n", ns, "create", "configmap", "cm", "--from-literal=key=one")
+	psctl(t, "-n", ns, "create", "secret", "generic", "sec", "--from-literal=word=hush")
 	pod(t, ns, "vols", `
 securityContext: {fsGroup: 2000, runAsUser: 1000}
 initContainers:
@@ -158,7 +157,7 @@ volumes:
 	await(t, ns, "vols", 30*time.Second, ready)
 	sh := func(cmd string) string {
 		t.Helper()
-		return strings.TrimSpace(machine.psctl(t, "-n", ns, "exec", "vols", "-c", "c", "--", "sh", "-c", cmd))
+		return strings.TrimSpace(psctl(t, "-n", ns, "exec", "vols", "-c", "c", "--", "sh", "-c", cmd))
 	}
 	for cmd, want := range map[string]string{
 		"cat /shared/file": "from-init", "cat /cm/key": "one", "cat /sec/word": "hush", "cat /all/name": "vols",
@@ -171,7 +170,7 @@ volumes:
 			t.Errorf("%s = %q, want %q", cmd, got, want)
 		}
 	}
-	machine.psctl(t, "-n", ns, "patch", "configmap", "cm", "-p", `{"data":{"key":"two"}}`)
+	psctl(t, "-n", ns, "patch", "configmap", "cm", "-p", `{"data":{"key":"two"}}`)
 	eventually(t, 90*time.Second, func() error {
 		if got := sh("cat /cm/key /all/deep/er"); got != "twotwo" {
 			return fmt.Errorf("mounted ConfigMap = %q", got)
@@ -212,7 +211,7 @@ containers:
 	await(t, ns, "live", 30*time.Second, ready)
 	call := func(path string) {
 		t.Helper()
-		machine.psctl(t, "get", "--raw", "/api/v1/namespaces/"+ns+"/pods/live:8080/proxy"+path)
+		psctl(t, "get", "--raw", "/api/v1/namespaces/"+ns+"/pods/live:8080/proxy"+path)
 	}
 	call("/readyz/set?v=0")
 	await(t, ns, "live", 10*time.Second, func(p *corev1.Pod) bool { return !ready(p) })
@@ -220,14 +219,14 @@ containers:
 	await(t, ns, "live", 10*time.Second, ready)
 	call("/healthz/set?v=0")
 	await(t, ns, "live", 30*time.Second, func(p *corev1.Pod) bool { return p.Status.ContainerStatuses[0].RestartCount == 1 && ready(p) })
-	contains(t, "events", machine.psctl(t, "-n", ns, "get", "events"), "Liveness probe failed: HTTP probe failed with statuscode: 503", "failed liveness probe, will be restarted")
+	contains(t, "events", psctl(t, "-n", ns, "get", "events"), "Liveness probe failed: HTTP probe failed with statuscode: 503", "failed liveness probe, will be restarted")
 
 	pod(t, ns, "crash", "containers: [{name: c, image: 'localhost/busybox:1', command: [sh, -c, 'echo dying; exit 3']}]")
 	p := await(t, ns, "crash", 40*time.Second, waiting("CrashLoopBackOff"))
 	if last := p.Status.ContainerStatuses[0].LastTerminationState.Terminated; last == nil || last.ExitCode != 3 || last.Reason != "Error" {
 		t.Errorf("last state = %+v", last)
 	}
-	contains(t, "logs --previous", machine.psctl(t, "-n", ns, "logs", "crash", "--previous"), "dying")
+	contains(t, "logs --previous", psctl(t, "-n", ns, "logs", "crash", "--previous"), "dying")
 	pod(t, ns, "noimage", "containers: [{name: c, image: 'localhost/nosuch:9'}]")
 	await(t, ns, "noimage", 60*time.Second, waiting("ErrImagePull"))
 	p = await(t, ns, "noimage", 60*time.Second, waiting("ImagePullBackOff"))
@@ -249,21 +248,21 @@ containers:
     preStop: {exec: {command: [sh, -c, "echo pre >/proc/1/fd/1"]}}
 `)
 	await(t, ns, "hooks", 30*time.Second, ready)
-	contains(t, "postStart", machine.psctl(t, "-n", ns, "exec", "hooks", "--", "cat", "/tmp/post"), "post")
+	contains(t, "postStart", psctl(t, "-n", ns, "exec", "hooks", "--", "cat", "/tmp/post"), "post")
 	follow := make(chan string, 1)
 	go func() {
-		out, _, _ := machine.tryPsctl(context.Background(), "", "-n", ns, "logs", "-f", "hooks")
+		out, _, _ := machine.Psctl(background(), "", "-n", ns, "logs", "-f", "hooks")
 		follow <- out
 	}()
 	time.Sleep(time.Second) // let the follower connect
-	machine.psctl(t, "-n", ns, "delete", "pod", "hooks", "--timeout=20s")
+	psctl(t, "-n", ns, "delete", "pod", "hooks", "--timeout=20s")
 	if got := <-follow; got != "pre\ngot TERM\n" {
 		t.Errorf("logs -f until the end = %q", got)
 	}
 	pod(t, ns, "stubborn", "terminationGracePeriodSeconds: 2\ncontainers: [{name: c, image: 'localhost/busybox:1', command: [sh, -c, \"trap '' TERM; while :; do sleep 1; done\"]}]")
 	await(t, ns, "stubborn", 30*time.Second, ready)
 	start := time.Now()
-	machine.psctl(t, "-n", ns, "delete", "pod", "stubborn", "--timeout=20s")
+	psctl(t, "-n", ns, "delete", "pod", "stubborn", "--timeout=20s")
 	if took := time.Since(start); took < 2*time.Second || took > 8*time.Second {
 		t.Errorf("a pod that ignores SIGTERM with 2 s grace was gone after %s", took)
 	}
@@ -280,7 +279,7 @@ func TestPodNetwork(t *testing.T) {
 	}
 	get := func(from, url string) string {
 		t.Helper()
-		out, errOut, err := machine.tryPsctl(t.Context(), "", "get", "--raw", "/api/v1/namespaces/"+ns+"/pods/"+from+":8080/proxy/get?url="+url)
+		out, errOut, err := machine.Psctl(t.Context(), "", "get", "--raw", "/api/v1/namespaces/"+ns+"/pods/"+from+":8080/proxy/get?url="+url)
 		if err != nil {
 			t.Fatalf("%s -> %s: %v %s", from, url, err, errOut)
 		}
@@ -290,14 +289,14 @@ func TestPodNetwork(t *testing.T) {
 	contains(t, "pod to itself", get("a", "http://"+a.Status.PodIP+":8080/"), `"host":"a"`)
 	pod(t, ns, "hp", fmt.Sprintf("containers: [{name: c, image: 'localhost/echo:1', ports: [{containerPort: 8080, hostPort: %d}]}]", 28080))
 	await(t, ns, "hp", 30*time.Second, ready)
-	out, errOut, err := machine.run(t.Context(), "", "curl", "-fsS", "-m", "5", "http://127.0.0.1:28080/")
+	out, errOut, err := machine.Run(t.Context(), "", "curl", "-fsS", "-m", "5", "http://127.0.0.1:28080/")
 	if err != nil || !strings.Contains(out, `"host":"hp"`) {
 		t.Errorf("hostPort: %v %s %s", err, out, errOut)
 	}
-	contains(t, "pod to the node's own address", get("a", "http://10.77.0."+machine.index()+":28080/"), `"host":"hp"`)
+	contains(t, "pod to the node's own address", get("a", "http://10.77.0."+machine.Index()+":28080/"), `"host":"hp"`)
 	pod(t, ns, "hostnet", "hostNetwork: true\ncontainers: [{name: c, image: 'localhost/echo:1', env: [{name: PORT, value: '28081'}, {name: TCP_PORT, value: '28082'}, {name: UDP_PORT, value: '28083'}]}]")
 	p := await(t, ns, "hostnet", 30*time.Second, ready)
-	if p.Status.PodIP != "10.77.0."+machine.index() {
+	if p.Status.PodIP != "10.77.0."+machine.Index() {
 		t.Errorf("hostNetwork pod has address %q", p.Status.PodIP)
 	}
 }
@@ -307,17 +306,17 @@ func TestPodNetwork(t *testing.T) {
 func TestPodWithoutNetworkTraffic(t *testing.T) {
 	ns := namespace(t)
 	counters := func() string {
-		out, _, err := machine.run(t.Context(), "", "sh", "-c", "cat /sys/class/net/eth0/statistics/tx_packets")
+		out, _, err := machine.Run(t.Context(), "", "sh", "-c", "cat /sys/class/net/eth0/statistics/tx_packets")
 		if err != nil {
 			t.Fatal(err)
 		}
 		return strings.TrimSpace(out)
 	}
 	// 10.77.0.253 does not exist: what is sent there is never answered.
-	if _, err := machine.lab(t.Context(), "root", machine.name, "sh", "-c", "cp /etc/resolv.conf /run/resolv.was; echo nameserver 10.77.0.253 >/etc/resolv.conf"); err != nil {
+	if _, err := machine.Lab(t.Context(), "root", machine.Name, "sh", "-c", "cp /etc/resolv.conf /run/resolv.was; echo nameserver 10.77.0.253 >/etc/resolv.conf"); err != nil {
 		t.Fatal(err)
 	}
-	defer machine.lab(context.Background(), "root", machine.name, "sh", "-c", "cat /run/resolv.was >/etc/resolv.conf")
+	defer machine.Lab(background(), "root", machine.Name, "sh", "-c", "cat /run/resolv.was >/etc/resolv.conf")
 	before, start := counters(), time.Now()
 	pod(t, ns, "quiet", "containers: [{name: c, image: 'localhost/pause:1'}]")
 	await(t, ns, "quiet", 20*time.Second, ready)

@@ -45,11 +45,11 @@ func TestSurviveKills(t *testing.T) {
 		for acked.Load() < floor && ctx.Err() == nil { // every round has writes to lose
 			time.Sleep(5 * time.Millisecond)
 		}
-		if err := machine.signalAgent(ctx, syscall.SIGKILL); err != nil {
+		if err := machine.SignalAgent(ctx, syscall.SIGKILL); err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
 		start, cancel := context.WithTimeout(ctx, time.Minute)
-		err := machine.startAgent(start)
+		err := machine.StartAgent(start)
 		cancel()
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)
@@ -77,7 +77,7 @@ func TestSurviveKills(t *testing.T) {
 func write(ctx context.Context, ns string, id int, acked *atomic.Int64) error {
 	var c *kubernetes.Clientset
 	var err error
-	if c, err = machine.clientset(); err != nil {
+	if c, err = machine.Clientset(); err != nil {
 		return err
 	}
 	maps, name := c.CoreV1().ConfigMaps(ns), fmt.Sprintf("writer-%d", id)
@@ -125,39 +125,39 @@ func write(ctx context.Context, ns string, id int, acked *atomic.Int64) error {
 // TestSurvivePowerFailure cuts the power of the whole machine.
 func TestSurvivePowerFailure(t *testing.T) {
 	ns := namespace(t)
-	machine.psctl(t, "-n", ns, "create", "configmap", "kept", "--from-literal=a=b")
+	psctl(t, "-n", ns, "create", "configmap", "kept", "--from-literal=a=b")
 	pod(t, ns, "always", "containers: [{name: c, image: 'localhost/echo:1'}]")
 	pod(t, ns, "once", "restartPolicy: Never\ncontainers: [{name: c, image: 'localhost/echo:1'}]")
 	pod(t, ns, "done", script("true", ""))
-	machine.psctlIn(t, fmt.Sprintf(web, "1"), "-n", ns, "apply", "-f", "-")
+	psctlIn(t, fmt.Sprintf(web, "1"), "-n", ns, "apply", "-f", "-")
 	await(t, ns, "always", 30*time.Second, ready)
 	await(t, ns, "once", 30*time.Second, ready)
 	await(t, ns, "done", 30*time.Second, phase(corev1.PodSucceeded))
-	machine.psctl(t, "-n", ns, "rollout", "status", "deploy/web", "--timeout=60s")
+	psctl(t, "-n", ns, "rollout", "status", "deploy/web", "--timeout=60s")
 
 	powerCycle(t)
 
-	machine.psctl(t, "-n", ns, "get", "configmap", "kept")
+	psctl(t, "-n", ns, "get", "configmap", "kept")
 	p := await(t, ns, "always", 60*time.Second, func(p *corev1.Pod) bool { return ready(p) && p.Status.ContainerStatuses[0].RestartCount >= 1 })
 	if last := p.Status.ContainerStatuses[0].LastTerminationState.Terminated; last == nil || last.ExitCode == 0 {
 		t.Errorf("a container that was cut off has last state %+v", last)
 	}
 	await(t, ns, "once", 60*time.Second, phase(corev1.PodFailed))
 	await(t, ns, "done", 10*time.Second, phase(corev1.PodSucceeded))
-	machine.psctl(t, "-n", ns, "rollout", "status", "deploy/web", "--timeout=60s")
+	psctl(t, "-n", ns, "rollout", "status", "deploy/web", "--timeout=60s")
 	leftovers(t)
 }
 
 func powerCycle(t *testing.T) {
 	t.Helper()
-	for _, args := range [][]string{{"crash", machine.name}, {"boot", machine.name}} {
-		if _, err := machine.lab(t.Context(), args...); err != nil {
+	for _, args := range [][]string{{"crash", machine.Name}, {"boot", machine.Name}} {
+		if _, err := machine.Lab(t.Context(), args...); err != nil {
 			t.Fatal(err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if err := machine.startAgent(ctx); err != nil {
+	if err := machine.StartAgent(ctx); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -165,12 +165,12 @@ func powerCycle(t *testing.T) {
 // traces counts what pods leave on a host.
 type traces struct{ containers, pods, namespaces, veths, mounts, podDirs int }
 
-func (h *host) traces(t *testing.T) traces {
+func hostTraces(t *testing.T) traces {
 	t.Helper()
-	inside, _ := h.dataDir()
+	inside, _ := machine.DataDir()
 	count := func(cmd string) int {
 		t.Helper()
-		out, errOut, err := h.run(t.Context(), "", "sh", "-c", cmd)
+		out, errOut, err := machine.Run(t.Context(), "", "sh", "-c", cmd)
 		n, convErr := strconv.Atoi(strings.TrimSpace(out))
 		if convErr != nil {
 			t.Fatalf("%s: %v %v %s%s", cmd, err, convErr, out, errOut)
@@ -178,23 +178,23 @@ func (h *host) traces(t *testing.T) traces {
 		return n
 	}
 	in := "" // where the pod network is
-	if h.rootless {
+	if machine.Rootless {
 		in = "podman unshare "
 	}
 	return traces{
 		containers: count("podman ps -aq | wc -l"),
 		pods:       count("podman pod ps -q | wc -l"),
 		namespaces: count(in + "sh -c 'grep -c nsfs /proc/self/mountinfo || true'"),
-		veths:      h.veths(t),
+		veths:      veths(t),
 		mounts:     count(in + "sh -c 'grep -c " + inside + "/pods /proc/self/mountinfo || true'"),
 		podDirs:    count("ls " + inside + "/pods 2>/dev/null | wc -l"),
 	}
 }
 
 // veths counts the host ends of pod cables, in the namespace the network helper lives in.
-func (h *host) veths(t *testing.T) int {
+func veths(t *testing.T) int {
 	t.Helper()
-	helpers := h.pids("podman-swarm-netd")
+	helpers := machine.Pids("podman-swarm-netd")
 	if len(helpers) == 0 {
 		t.Fatal("no network helper runs")
 	}
@@ -225,7 +225,7 @@ func leftovers(t *testing.T) {
 				networked++
 			}
 		}
-		have := machine.traces(t)
+		have := hostTraces(t)
 		if have.podDirs > len(list.Items) || have.veths > len(list.Items) || have.pods > len(list.Items) {
 			return fmt.Errorf("%d pods in the API, on the host %+v", len(list.Items), have)
 		}
@@ -264,19 +264,19 @@ func TestSurviveCycles(t *testing.T) {
 	}
 	const batch = 30
 	run(batch) // warm: caches, pools
-	settled := machine.traces(t)
-	fds, memory := machine.agentUse(t)
+	settled := hostTraces(t)
+	fds, memory := agentUse(t)
 	for range cycles / batch {
 		run(batch)
 	}
 	eventually(t, 20*time.Second, func() error {
-		if have := machine.traces(t); have != settled {
+		if have := hostTraces(t); have != settled {
 			return fmt.Errorf("traces after %d cycles %+v, before %+v", cycles, have, settled)
 		}
 		return nil
 	})
 	eventually(t, 60*time.Second, func() error {
-		fdsNow, memoryNow := machine.agentUse(t)
+		fdsNow, memoryNow := agentUse(t)
 		if fdsNow > fds+20 || memoryNow > memory*13/10+10<<10 {
 			return fmt.Errorf("agent has %d files and %d KB anonymous memory, had %d and %d", fdsNow, memoryNow, fds, memory)
 		}
@@ -285,9 +285,9 @@ func TestSurviveCycles(t *testing.T) {
 }
 
 // agentUse returns the agent's open files and its anonymous memory in KB.
-func (h *host) agentUse(t *testing.T) (fds, anon int) {
+func agentUse(t *testing.T) (fds, anon int) {
 	t.Helper()
-	pids := h.pids("podman-swarm agent")
+	pids := machine.Pids("podman-swarm agent")
 	if len(pids) != 1 {
 		t.Fatalf("%d agents run: %v", len(pids), pids)
 	}
@@ -310,18 +310,18 @@ func (h *host) agentUse(t *testing.T) (fds, anon int) {
 // TestSurvivePodmanStop stops Podman's service: the node must say so, and recover, and its pods
 // must not notice. Hosts on which the agent starts the service itself have nothing to stop.
 func TestSurvivePodmanStop(t *testing.T) {
-	if fileContains(filepath.Join(machine.work, "state", machine.name, "service"), "0") {
+	if fileContains(filepath.Join(machine.Work, "state", machine.Name, "service"), "0") {
 		t.Skip("this host has no Podman service of its own: the agent starts one on demand")
 	}
 	ns := namespace(t)
 	pod(t, ns, "calm", "containers: [{name: c, image: 'localhost/echo:1'}]")
 	before := await(t, ns, "calm", 30*time.Second, ready)
 	condition := func() (status, text string) {
-		out := machine.psctl(t, "get", "nodes", "-o", `jsonpath={range .items[0].status.conditions[?(@.type=="Ready")]}{.status} {.reason}: {.message}{end}`)
+		out := psctl(t, "get", "nodes", "-o", `jsonpath={range .items[0].status.conditions[?(@.type=="Ready")]}{.status} {.reason}: {.message}{end}`)
 		status, text, _ = strings.Cut(out, " ")
 		return status, text
 	}
-	if _, err := machine.lab(t.Context(), "service", machine.name, "stop"); err != nil {
+	if _, err := machine.Lab(t.Context(), "service", machine.Name, "stop"); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 20*time.Second, func() error {
@@ -330,7 +330,7 @@ func TestSurvivePodmanStop(t *testing.T) {
 		}
 		return nil
 	})
-	if _, err := machine.lab(t.Context(), "service", machine.name, "start"); err != nil {
+	if _, err := machine.Lab(t.Context(), "service", machine.Name, "start"); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 20*time.Second, func() error {
@@ -352,13 +352,13 @@ func fileContains(path, text string) bool {
 
 // TestRefusals: bad input gets one clear line and a non-zero exit.
 func TestRefusals(t *testing.T) {
-	inside, _ := machine.dataDir()
-	bin := filepath.Join(machine.repo, "bin/podman-swarm")
-	tmp := "/tmp/refusals-" + machine.name
-	if _, errOut, err := machine.run(t.Context(), "", "sh", "-c", "mkdir -p "+tmp+"/newer && echo 999 >"+tmp+"/newer/VERSION && echo 'nodeNam: x' >"+tmp+"/bad.yaml && mkdir -p "+tmp+"/nobin && ln -sf $(command -v podman) "+tmp+"/nobin/podman"); err != nil {
+	inside, _ := machine.DataDir()
+	bin := filepath.Join(machine.Repo, "bin/podman-swarm")
+	tmp := "/tmp/refusals-" + machine.Name
+	if _, errOut, err := machine.Run(t.Context(), "", "sh", "-c", "mkdir -p "+tmp+"/newer && echo 999 >"+tmp+"/newer/VERSION && echo 'nodeNam: x' >"+tmp+"/bad.yaml && mkdir -p "+tmp+"/nobin && ln -sf $(command -v podman) "+tmp+"/nobin/podman"); err != nil {
 		t.Fatal(err, errOut)
 	}
-	defer machine.run(context.Background(), "", "rm", "-rf", tmp)
+	defer machine.Run(background(), "", "rm", "-rf", tmp)
 	for _, tc := range []struct{ name, command, want string }{
 		{"unknown flag", bin + " agent --nosuch", "unknown flag: --nosuch"},
 		{"unknown config key", bin + " agent --config " + tmp + "/bad.yaml", "nodeNam"},
@@ -371,7 +371,7 @@ func TestRefusals(t *testing.T) {
 		{"bad values", bin + " agent --data-dir rel --node-name Bad_Name", "--node-name"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			_, errOut, err := machine.run(t.Context(), "", "timeout", "20", "sh", "-c", tc.command)
+			_, errOut, err := machine.Run(t.Context(), "", "timeout", "20", "sh", "-c", tc.command)
 			if err == nil {
 				t.Fatalf("exit status 0: %s", errOut)
 			}

@@ -1,0 +1,241 @@
+// Package lab drives the machines of ./lab from Go: the end-to-end tests and the benchmark share it.
+package lab
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netns"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// Host is one machine of the lab.
+type Host struct {
+	Name     string   // h1 to h64
+	Flags    []string // of `lab add`
+	Rootless bool
+	Repo     string // absolute path of the checkout
+	Work     string // where the lab keeps the hosts' disks
+}
+
+// New describes a host; nothing is made yet. repo is the checkout.
+func New(repo, name string, flags ...string) (*Host, error) {
+	repo, err := filepath.Abs(repo)
+	if err != nil {
+		return nil, err
+	}
+	h := &Host{Name: name, Flags: flags, Repo: repo, Work: os.Getenv("LAB_WORK"), Rootless: slices.Contains(flags, "--rootless")}
+	if h.Work == "" {
+		h.Work = "/var/tmp/swarm-lab"
+	}
+	return h, nil
+}
+
+// Add makes the machine and boots it; Remove ends it and forgets its disk.
+func (h *Host) Add(ctx context.Context) error {
+	_ = os.Remove(h.AgentLog())
+	_, err := h.Lab(ctx, append([]string{"add", h.Name}, h.Flags...)...)
+	return err
+}
+
+// Remove powers the machine off and removes its disk.
+func (h *Host) Remove(ctx context.Context) error {
+	_, err := h.Lab(ctx, "rm", h.Name)
+	return err
+}
+
+// Index is the number of the host; its address is 10.77.0.Index.
+func (h *Host) Index() string { return strings.TrimPrefix(h.Name, "h") }
+
+// DataDir is the agent's data directory as the host sees it, and as we see it from outside.
+func (h *Host) DataDir() (inside, outside string) {
+	inside = "/var/lib/podman-swarm"
+	if h.Rootless {
+		inside = "/home/podlab/swarm"
+	}
+	return inside, h.Outside(inside)
+}
+
+// Outside is the path by which a file of the running host is reached from outside.
+func (h *Host) Outside(path string) string {
+	pid, _ := os.ReadFile(filepath.Join(h.Work, "state", h.Name, "pid"))
+	return filepath.Join("/proc", strings.TrimSpace(string(pid)), "root", path)
+}
+
+// Lab runs the lab script.
+func (h *Host) Lab(ctx context.Context, args ...string) (string, error) {
+	c := exec.CommandContext(ctx, filepath.Join(h.Repo, "test/lab/lab"), args...)
+	out, err := c.CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("lab %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out), nil
+}
+
+// Run executes a command on the host as the agent's user and returns what it printed.
+func (h *Host) Run(ctx context.Context, stdin string, args ...string) (stdout, stderr string, err error) {
+	c := exec.CommandContext(ctx, filepath.Join(h.Repo, "test/lab/lab"), append([]string{"exec", h.Name}, args...)...)
+	var so, se bytes.Buffer
+	c.Stdin, c.Stdout, c.Stderr = strings.NewReader(stdin), &so, &se
+	err = c.Run()
+	return so.String(), se.String(), err
+}
+
+// Psctl runs kubectl (or psctl) on the host with the admin kubeconfig.
+func (h *Host) Psctl(ctx context.Context, stdin string, args ...string) (stdout, stderr string, err error) {
+	inside, _ := h.DataDir()
+	return h.Run(ctx, stdin, append([]string{"env", "KUBECONFIG=" + inside + "/admin.kubeconfig", h.Client()}, args...)...)
+}
+
+// Client is the unmodified kubectl when there is one to be tested with, else psctl.
+func (h *Host) Client() string {
+	if k := filepath.Join(h.Repo, "bin/kubectl"); fileExists(k) {
+		return k
+	}
+	return filepath.Join(h.Repo, "bin/psctl")
+}
+
+func fileExists(path string) bool { _, err := os.Stat(path); return err == nil }
+
+// StartAgent starts the agent on the host and waits until the API is ready.
+func (h *Host) StartAgent(ctx context.Context, extra ...string) error {
+	inside, outside := h.DataDir()
+	if err := os.MkdirAll(filepath.Join(h.Work, "logs"), 0o755); err != nil {
+		return err
+	}
+	log, err := os.OpenFile(h.AgentLog(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	args := []string{"exec", h.Name, filepath.Join(h.Repo, "bin/podman-swarm"), "agent", "--data-dir", inside,
+		"--advertise-addr", "10.77.0." + h.Index()}
+	c := exec.Command(filepath.Join(h.Repo, "test/lab/lab"), append(args, extra...)...)
+	c.Stdout, c.Stderr = log, log
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := c.Start(); err != nil {
+		return err
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- c.Wait() }()
+	for {
+		if fileExists(filepath.Join(outside, "admin.kubeconfig")) {
+			if client, err := h.Clientset(); err == nil {
+				if _, err = client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx); err == nil {
+					return nil
+				}
+			}
+		}
+		select {
+		case err := <-exited:
+			return fmt.Errorf("agent ended (%w): %s", err, h.TailLog(10))
+		case <-ctx.Done():
+			return fmt.Errorf("agent not ready: %w: %s", ctx.Err(), h.TailLog(20))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// AgentLog is the file the agent logs to, seen from outside.
+func (h *Host) AgentLog() string { return filepath.Join(h.Work, "logs", h.Name+".log") }
+
+// TailLog returns the last lines of the agent log.
+func (h *Host) TailLog(n int) string {
+	b, _ := os.ReadFile(h.AgentLog())
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+// Pids returns the processes of the host whose command line contains text.
+func (h *Host) Pids(text string) []int {
+	var out []int
+	// container processes live in cgroups below; the agent and its helpers in the host's own
+	b, _ := os.ReadFile("/sys/fs/cgroup/pids/lab/" + h.Name + "/cgroup.procs")
+	for _, s := range strings.Fields(string(b)) {
+		cmd, err := os.ReadFile("/proc/" + s + "/cmdline")
+		if err != nil || !strings.Contains(strings.ReplaceAll(string(cmd), "\x00", " "), text) {
+			continue
+		}
+		if exe, err := os.Readlink("/proc/" + s + "/exe"); err != nil || strings.HasSuffix(exe, "bash") || strings.HasSuffix(exe, "nsenter") || strings.HasSuffix(exe, "sh") || strings.HasSuffix(exe, "dash") || strings.HasSuffix(exe, "setpriv") {
+			continue
+		}
+		if pid, err := strconv.Atoi(s); err == nil {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// SignalAgent sends a signal to the agent and waits until it has gone.
+func (h *Host) SignalAgent(ctx context.Context, sig syscall.Signal) error {
+	pids := h.Pids("podman-swarm agent")
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, sig); err != nil {
+			return fmt.Errorf("signal agent: %w", err)
+		}
+	}
+	for len(h.Pids("podman-swarm agent")) > 0 {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("agent does not end: %w", ctx.Err())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// Config returns an administrator's client configuration that dials inside the host's network.
+func (h *Host) Config() (*rest.Config, error) {
+	_, outside := h.DataDir()
+	cfg, err := clientcmd.BuildConfigFromFlags("", filepath.Join(outside, "admin.kubeconfig"))
+	if err != nil {
+		return nil, err
+	}
+	cfg.Dial = h.Dial
+	cfg.QPS = -1
+	return cfg, nil
+}
+
+// Clientset is Config as a clientset.
+func (h *Host) Clientset() (*kubernetes.Clientset, error) {
+	cfg, err := h.Config()
+	if err != nil {
+		return nil, err
+	}
+	return kubernetes.NewForConfig(cfg)
+}
+
+// Dial connects from inside the host's network namespace: the thread visits it for the call.
+func (h *Host) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	home, err := netns.Get()
+	if err != nil {
+		return nil, err
+	}
+	defer home.Close()
+	there, err := netns.GetFromName("lab-" + h.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer there.Close()
+	if err := netns.Set(there); err != nil {
+		return nil, err
+	}
+	defer netns.Set(home)
+	var d net.Dialer
+	return d.DialContext(ctx, network, addr)
+}
