@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/podman-swarm/podman-swarm/internal/hlc"
+	"github.com/podman-swarm/podman-swarm/internal/state/disk"
 )
 
 // A command is one mutation as it stands in the replicated log:
@@ -62,7 +63,7 @@ func decodeCommand(b []byte) (command, error) {
 	if len(b) < 10 {
 		return c, errBadCommand
 	}
-	if err := checkVersion("log entry", int(b[0]), commandVersion); err != nil {
+	if err := disk.CheckVersion("log entry", uint32(b[0]), commandVersion); err != nil {
 		return c, err
 	}
 	c.op, c.stamp = b[1], hlc.Stamp(binary.BigEndian.Uint64(b[2:]))
@@ -109,17 +110,4 @@ func (r *reader) bytes(limit uint64) []byte {
 	v := r.b[:n:n]
 	r.b = r.b[n:]
 	return v
-}
-
-// checkVersion accepts the current format version and the one before it.
-func checkVersion(what string, got, current int) error {
-	switch {
-	case got > current:
-		return fmt.Errorf("%s has format version %d, this program reads up to %d: "+
-			"written by a newer version", what, got, current)
-	case got < max(1, current-1):
-		return fmt.Errorf("%s has format version %d, this program reads %d to %d: "+
-			"start the version in between once", what, got, max(1, current-1), current)
-	}
-	return nil
 }

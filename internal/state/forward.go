@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/disk"
 )
 
 // Peers carries a call to the replica at an address, whose Serve answers it. An error means that
@@ -86,7 +88,7 @@ func decodeAnswer(b []byte) (answer, error) {
 	if len(b) < 2 {
 		return a, errBadCall
 	}
-	if err := checkVersion("answer from the leader", int(b[0]), wireVersion); err != nil {
+	if err := disk.CheckVersion("answer from the leader", uint32(b[0]), wireVersion); err != nil {
 		return a, err
 	}
 	a.status = b[1]
@@ -116,7 +118,7 @@ func (s *Store) Serve(ctx context.Context, request []byte) []byte {
 	var res Result
 	err := errBadCall
 	if len(request) >= 2 {
-		err = checkVersion("call from a peer", int(request[0]), wireVersion)
+		err = disk.CheckVersion("call from a peer", uint32(request[0]), wireVersion)
 	}
 	if in := s.instance(); err == nil {
 		switch {

@@ -15,10 +15,9 @@ import (
 // storage error Raft is stopped and started again under readers that notice nothing.
 type instance struct {
 	r      *raft.Raft
-	logs   raft.LogStore
 	fsm    *fsm
 	self   raft.ServerID
-	closer func() error // the stores below Raft
+	stores stores
 
 	// ready is the term in which this replica led and had committed an entry of its own: from
 	// then on its commit index is the truth.
@@ -26,6 +25,8 @@ type instance struct {
 	settled atomic.Uint64 // no command lies between fsm.applied and this index
 	voters  atomic.Pointer[raft.Configuration]
 
+	once    sync.Once
+	ended   error
 	stopped chan struct{}
 	wg      sync.WaitGroup
 
@@ -59,7 +60,7 @@ func (s *Store) raftConfig(id raft.ServerID) *raft.Config {
 // start runs Raft on the stores and waits for nothing.
 func (s *Store) run(st stores, trans raft.Transport) (*instance, error) {
 	in := &instance{
-		logs: st.logs, fsm: s.fsm, self: st.id, closer: st.close,
+		fsm: s.fsm, self: st.id, stores: st,
 		stopped: make(chan struct{}), changed: make(chan struct{}),
 	}
 	conf := s.raftConfig(st.id)
@@ -147,14 +148,7 @@ func (in *instance) leads() bool {
 
 // alone reports whether this replica is the only voter.
 func (in *instance) alone() bool {
-	voters, mine := 0, false
-	for _, s := range in.voters.Load().Servers {
-		if s.Suffrage == raft.Voter {
-			voters++
-			mine = mine || s.ID == in.self
-		}
-	}
-	return voters == 1 && mine
+	return onlyVoter(*in.voters.Load(), in.self)
 }
 
 // followed reports whether other replicas exist.
@@ -182,15 +176,8 @@ func (in *instance) waitLeader(ctx context.Context) error {
 func (in *instance) caughtUp(ctx context.Context) error {
 	commit := in.r.CommitIndex()
 	from := max(in.fsm.appliedIndex(), in.settled.Load())
-	for i := commit; i > from; i-- {
-		var l raft.Log
-		if err := in.logs.GetLog(i, &l); err != nil {
-			return fmt.Errorf("read log entry %d: %w", i, err)
-		}
-		if l.Type != raft.LogCommand {
-			continue
-		}
-		return in.fsm.waitFor(ctx, 0, i)
+	if last := in.stores.lastCommand(from, commit); last != 0 {
+		return in.fsm.waitFor(ctx, 0, last)
 	}
 	for {
 		old := in.settled.Load()
@@ -202,9 +189,15 @@ func (in *instance) caughtUp(ctx context.Context) error {
 
 // stop ends Raft and closes the stores.
 func (in *instance) stop() error {
-	err := in.r.Shutdown().Error()
-	close(in.stopped)
-	in.broadcast()
-	in.wg.Wait()
-	return errors.Join(err, in.closer())
+	in.once.Do(func() {
+		if in.stores.disk != nil {
+			in.stores.disk.Release()
+		}
+		err := in.r.Shutdown().Error()
+		close(in.stopped)
+		in.broadcast()
+		in.wg.Wait()
+		in.ended = errors.Join(err, in.stores.close())
+	})
+	return in.ended
 }

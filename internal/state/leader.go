@@ -23,7 +23,6 @@ func (s *Store) lead() {
 		case <-timer.C:
 		case <-changed:
 		case <-s.fsm.sooner:
-		case <-in.stopped:
 		case <-s.ctx.Done():
 			return
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/podman-swarm/podman-swarm/internal/hlc"
+	"github.com/podman-swarm/podman-swarm/internal/state/disk"
 )
 
 // A snapshot is a header of fixed size, then every entry in key order behind its length:
@@ -89,7 +90,7 @@ func readSnapshot(from io.Reader) (*contents, error) {
 		return nil, fmt.Errorf("%w: no header", errBadSnapshot)
 	}
 	head = head[len(snapshotMagic):]
-	if err := checkVersion("snapshot", int(head[0]), snapshotVersion); err != nil {
+	if err := disk.CheckVersion("snapshot", uint32(head[0]), snapshotVersion); err != nil {
 		return nil, err
 	}
 	num := func(i int) uint64 { return binary.BigEndian.Uint64(head[1+8*i:]) }

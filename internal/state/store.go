@@ -14,7 +14,8 @@ import (
 
 // Config says how to open a Store.
 type Config struct {
-	// Dir holds everything the store keeps on disk. Empty: nothing is kept (tests).
+	// Dir holds everything the store keeps on disk; only this package writes there. Empty: nothing
+	// is kept (tests).
 	Dir    string
 	NodeID string
 	Log    *slog.Logger
@@ -98,6 +99,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s.wg.Go(s.housekeep)
 	s.wg.Go(s.lead)
 	s.wg.Go(s.nudger)
+	s.wg.Go(s.supervise)
 	if in := s.instance(); in.alone() {
 		ready, stop := context.WithTimeout(ctx, readyTimeout)
 		defer stop()
@@ -118,12 +120,55 @@ func (s *Store) begin() error {
 	if err != nil {
 		return errors.Join(err, s.trans.close())
 	}
+	if err := s.restore(st); err != nil {
+		return errors.Join(err, st.close(), s.trans.close())
+	}
 	in, err := s.run(st, s.trans)
 	if err != nil {
 		return errors.Join(err, st.close(), s.trans.close())
 	}
 	s.raft.Store(in)
 	return nil
+}
+
+// supervise starts Raft again when its log had an error after which only reading it tells what is
+// on disk. The state machine stays: reads notice nothing.
+func (s *Store) supervise() {
+	for s.ctx.Err() == nil {
+		in := s.instance()
+		select {
+		case <-in.stores.broken():
+			s.log.Error("the log failed, Raft is started again", "err", in.stores.disk.Log.Failed())
+			s.restart(in)
+		case <-s.ctx.Done():
+		}
+	}
+}
+
+const restartEvery = 2 * time.Second
+
+// restart replaces a stopped run of Raft, as soon as the disk lets it.
+func (s *Store) restart(old *instance) {
+	if err := old.stop(); err != nil {
+		s.log.Debug("stop raft", "err", err)
+	}
+	for s.ctx.Err() == nil {
+		st, err := openStores(s.cfg)
+		if err == nil {
+			var in *instance
+			if in, err = s.run(st, s.trans); err == nil {
+				s.raft.Store(in)
+				old.broadcast()
+				return
+			}
+			err = errors.Join(err, st.close())
+		}
+		s.log.Error("Raft cannot be started again, writes are refused", "err", err)
+		select {
+		case <-time.After(restartEvery):
+		case <-s.ctx.Done():
+		}
+	}
 }
 
 func (s *Store) instance() *instance { return s.raft.Load() }
