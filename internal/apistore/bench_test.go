@@ -76,14 +76,14 @@ func benchKey(i int) string { return "/pods/ns/" + fmt.Sprintf("web-6f7c9d8b5-%0
 func fill(b *testing.B, f *fixture, n int) {
 	b.Helper()
 	for i := range n {
-		if err := f.Create(context.Background(), benchKey(i), benchPod(i), nil, 0); err != nil {
+		if err := f.Create(b.Context(), benchKey(i), benchPod(i), nil, 0); err != nil {
 			b.Fatal(err)
 		}
 	}
 }
 
-func touch(f *fixture, i, n int) error {
-	return f.GuaranteedUpdate(context.Background(), benchKey(i), &corev1.Pod{}, false, nil,
+func touch(ctx context.Context, f *fixture, i, n int) error {
+	return f.GuaranteedUpdate(ctx, benchKey(i), &corev1.Pod{}, false, nil,
 		storage.SimpleUpdate(func(obj kruntime.Object) (kruntime.Object, error) {
 			obj.(*corev1.Pod).Labels["n"] = strconv.Itoa(n)
 			return obj, nil
@@ -98,7 +98,7 @@ func BenchmarkCreate(b *testing.B) {
 			b.SetParallelism(max(1, writers/runtime.GOMAXPROCS(0)))
 			if writers == 1 {
 				for i := 0; b.Loop(); i++ {
-					if err := f.Create(context.Background(), benchKey(i), benchPod(i), &corev1.Pod{}, 0); err != nil {
+					if err := f.Create(b.Context(), benchKey(i), benchPod(i), &corev1.Pod{}, 0); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -107,7 +107,7 @@ func BenchmarkCreate(b *testing.B) {
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
 					i := int(next.Add(1))
-					if err := f.Create(context.Background(), benchKey(i), benchPod(i), &corev1.Pod{}, 0); err != nil {
+					if err := f.Create(b.Context(), benchKey(i), benchPod(i), &corev1.Pod{}, 0); err != nil {
 						b.Error(err)
 					}
 				}
@@ -123,7 +123,7 @@ func BenchmarkGet(b *testing.B) {
 		b.Run("rv="+rv, func(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				if err := f.Get(context.Background(), benchKey(i%1000), storage.GetOptions{ResourceVersion: rv}, &corev1.Pod{}); err != nil {
+				if err := f.Get(b.Context(), benchKey(i%1000), storage.GetOptions{ResourceVersion: rv}, &corev1.Pod{}); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -136,17 +136,17 @@ func BenchmarkGuaranteedUpdate(b *testing.B) {
 	fill(b, f, 1000)
 	b.Run("changed", func(b *testing.B) {
 		for i := 0; b.Loop(); i++ {
-			if err := touch(f, i%1000, i); err != nil {
+			if err := touch(b.Context(), f, i%1000, i); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
 	b.Run("unchanged", func(b *testing.B) {
-		if err := touch(f, 0, 0); err != nil {
+		if err := touch(b.Context(), f, 0, 0); err != nil {
 			b.Fatal(err)
 		}
 		for b.Loop() {
-			if err := touch(f, 0, 0); err != nil {
+			if err := touch(b.Context(), f, 0, 0); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -163,7 +163,7 @@ func BenchmarkList1000(b *testing.B) {
 			pred.Limit = limit
 			for b.Loop() {
 				opts := storage.ListOptions{ResourceVersion: "", Recursive: true, Predicate: pred}
-				if err := f.GetList(context.Background(), "/pods/", opts, &corev1.PodList{}); err != nil {
+				if err := f.GetList(b.Context(), "/pods/", opts, &corev1.PodList{}); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -179,7 +179,7 @@ func BenchmarkWatchFanOut(b *testing.B) {
 			fill(b, f, 1)
 			got := make(chan struct{}, watches)
 			for range watches {
-				w, err := f.Watch(context.Background(), "/pods/", storage.ListOptions{
+				w, err := f.Watch(b.Context(), "/pods/", storage.ListOptions{
 					ResourceVersion: strconv.FormatUint(f.state.Revision(), 10), Recursive: true, Predicate: storage.Everything,
 				})
 				if err != nil {
@@ -193,7 +193,7 @@ func BenchmarkWatchFanOut(b *testing.B) {
 				}()
 			}
 			for i := 0; b.Loop(); i++ {
-				if err := touch(f, 0, i); err != nil {
+				if err := touch(b.Context(), f, 0, i); err != nil {
 					b.Fatal(err)
 				}
 				for range watches {
@@ -218,7 +218,7 @@ func BenchmarkIdleWatch(b *testing.B) {
 	}
 	before := memory()
 	for b.Loop() {
-		w, err := f.Watch(context.Background(), "/pods/", storage.ListOptions{ResourceVersion: "0", Recursive: true, Predicate: pred})
+		w, err := f.Watch(b.Context(), "/pods/", storage.ListOptions{ResourceVersion: "0", Recursive: true, Predicate: pred})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -227,4 +227,3 @@ func BenchmarkIdleWatch(b *testing.B) {
 	}
 	b.ReportMetric(float64(memory()-before)/float64(b.N), "B/watch")
 }
-

@@ -139,9 +139,6 @@ func TestUpstreamConformance(t *testing.T) {
 		name := runtime.FuncForPC(reflect.ValueOf(run).Pointer()).Name()
 		name = name[strings.LastIndex(name, ".Run")+len(".Run"):]
 		t.Run(strings.TrimPrefix(name, "Test"), func(t *testing.T) {
-			if !strings.HasPrefix(name, "WatchSemantic") && !strings.HasPrefix(name, "WatchList") { // they set a feature gate
-				t.Parallel()
-			}
 			run(t.Context(), t, newFixture(t))
 		})
 	}

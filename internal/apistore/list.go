@@ -169,8 +169,11 @@ func newItems(listObj runtime.Object) (*items, error) {
 		return nil, err
 	}
 	v, err := conversion.EnforcePtr(ptr)
-	if err != nil || v.Kind() != reflect.Slice {
+	if err != nil {
 		return nil, fmt.Errorf("need ptr to slice: %w", err)
+	}
+	if v.Kind() != reflect.Slice {
+		return nil, fmt.Errorf("need ptr to slice, not to %s", v.Kind())
 	}
 	it := &items{v: v}
 	if l, ok := listObj.(*unstructured.UnstructuredList); ok {

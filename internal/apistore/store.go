@@ -132,7 +132,12 @@ func (s *store) put(ctx context.Context, key string, plain []byte, opts putOptio
 	if err != nil {
 		return state.Result{}, err
 	}
-	return s.apply(ctx, state.Write{Key: key, Value: sealed, Expect: opts.expect, TTL: int64(opts.ttl)})
+	w := state.Write{Key: key, Value: sealed, Expect: opts.expect}
+	if opts.ttl > 0 {
+		// The store counts whole seconds of the clock; no key may expire early.
+		w.TTL = int64(opts.ttl) + 1
+	}
+	return s.apply(ctx, w)
 }
 
 func (s *store) apply(ctx context.Context, w state.Write) (state.Result, error) {

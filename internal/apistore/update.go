@@ -55,23 +55,39 @@ func (s *store) newChange(key string, out runtime.Object) (*change, error) {
 
 // start reads the key from local memory, and with a barrier when that cannot be worked with.
 func (c *change) start(ctx context.Context) (*origin, error) {
-	if o, err := c.read(ctx, c.replica.View()); err == nil {
+	entry, _ := c.replica.View().Get(c.key)
+	if o, err := c.origin(ctx, entry); err == nil {
 		return o, nil
 	}
-	return c.refresh(ctx)
+	return c.refresh(ctx, nil)
 }
 
-// refresh reads the newest state.
-func (c *change) refresh(ctx context.Context) (*origin, error) {
+// refresh returns the newest state: o itself, now known to be current, when the key has not been
+// written since.
+func (c *change) refresh(ctx context.Context, o *origin) (*origin, error) {
+	if o != nil && o.current {
+		return o, nil
+	}
 	if err := c.barrier(ctx); err != nil {
 		return nil, err
 	}
-	o, err := c.read(ctx, c.replica.View())
-	if err != nil {
-		return nil, err
+	entry, _ := c.replica.View().Get(c.key)
+	if o == nil || o.rev != revision(entry) {
+		var err error
+		if o, err = c.origin(ctx, entry); err != nil {
+			return nil, err
+		}
 	}
 	o.current = true
 	return o, nil
+}
+
+// revision of an entry, 0 when there is none.
+func revision(e *state.Entry) uint64 {
+	if e == nil {
+		return 0
+	}
+	return e.ModRevision
 }
 
 // afterConflict starts again from the entry that a refused write found.
@@ -86,24 +102,14 @@ func (c *change) afterConflict(ctx context.Context, standing *state.Entry) (*ori
 
 // retry returns a newer state to try again with, or cause when o already was the newest.
 func (c *change) retry(ctx context.Context, o *origin, cause error) (*origin, error) {
-	if o.current {
-		return nil, cause
+	fresh, err := c.refresh(ctx, o)
+	if err == nil && fresh == o {
+		err = cause
 	}
-	fresh, err := c.refresh(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if fresh.rev == o.rev {
-		return nil, cause
-	}
-	return fresh, nil
+	return fresh, err
 }
 
-func (c *change) read(ctx context.Context, view state.View) (*origin, error) {
-	entry, _ := view.Get(c.key)
-	return c.origin(ctx, entry)
-}
-
+// origin decodes what is stored; a nil entry is a key that does not exist.
 func (c *change) origin(ctx context.Context, entry *state.Entry) (*origin, error) {
 	o := &origin{obj: c.newObj()}
 	if entry == nil {
@@ -155,10 +161,8 @@ func (s *store) GuaranteedUpdate(
 			continue
 		}
 		if o.rev != 0 && !o.stale && bytes.Equal(data, o.data) {
-			if o, err = c.confirm(ctx, o); err != nil {
-				return err
-			}
-			if !o.stale && bytes.Equal(data, o.data) {
+			unchanged := o
+			if o, err = c.refresh(ctx, o); err == nil && o == unchanged {
 				return s.coder.decode(o.data, o.rev, destination)
 			}
 			continue
@@ -188,14 +192,6 @@ func (c *change) compute(o *origin, pre *storage.Preconditions, try storage.Upda
 		return data, 0, err
 	}
 	return data, *ttl, nil
-}
-
-// confirm returns o if it is the newest state, else the newest.
-func (c *change) confirm(ctx context.Context, o *origin) (*origin, error) {
-	if o.current {
-		return o, nil
-	}
-	return c.refresh(ctx)
 }
 
 // Delete implements storage.Interface.
