@@ -1,0 +1,98 @@
+// Command bench measures what the design budgets, on lab hosts, and prints each figure beside its
+// budget: `make bench`. It needs root (machines are made). Figures of one run compare with each
+// other; machines are noisy, so quote medians and ratios.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/podman-swarm/podman-swarm/test/lab"
+)
+
+func main() {
+	var b bench
+	var bare int
+	flag.StringVar(&b.repo, "repo", ".", "the checkout")
+	flag.StringVar(&b.out, "out", "bench/results/latest.json", "where the JSON goes")
+	flag.DurationVar(&b.idle, "idle", time.Minute, "rest before idle figures are read")
+	flag.IntVar(&b.rounds, "rounds", 3, "rounds of the alternating pod comparison")
+	flag.StringVar(&b.hostFlags, "host", "", "flags of `lab add`, for example --rootless")
+	flag.IntVar(&bare, "bare", 0, "internal: start that many pods by a bare loop on this machine")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var err error
+	if bare > 0 {
+		err = bareLoop(ctx, bare)
+	} else {
+		err = b.run(ctx)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// bench is one run.
+type bench struct {
+	repo, out, hostFlags string
+	idle                 time.Duration
+	rounds               int
+
+	swarm *lab.Host // runs the agent
+	bare  *lab.Host // the same machine without it
+	table report
+}
+
+func (b *bench) run(ctx context.Context) error {
+	var err error
+	if b.swarm, err = lab.New(b.repo, "h21", fields(b.hostFlags+" --no-service")...); err != nil {
+		return err
+	}
+	if b.bare, err = lab.New(b.repo, "h22", fields(b.hostFlags)...); err != nil {
+		return err
+	}
+	for _, h := range []*lab.Host{b.swarm, b.bare} {
+		if err := h.Add(ctx); err != nil {
+			return err
+		}
+		defer h.Remove(context.WithoutCancel(ctx)) //nolint:errcheck // the lab is gone with `lab down` too
+	}
+	for _, step := range []struct {
+		name string
+		run  func(context.Context) error
+	}{
+		{"start", b.start}, {"idle", b.idleFigures}, {"requests", b.requests},
+		{"scheduling", b.scheduling}, {"pods", b.pods}, {"loaded", b.loaded},
+	} {
+		fmt.Fprintf(os.Stderr, "bench: %s ...\n", step.name)
+		if err := step.run(ctx); err != nil {
+			return fmt.Errorf("%s: %w", step.name, err)
+		}
+	}
+	b.table.print(os.Stdout)
+	return b.save()
+}
+
+func (b *bench) save() error {
+	path := b.out
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(b.repo, path)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(b.table, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(data, '\n'), 0o644)
+}

@@ -1,0 +1,61 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/podman-swarm/podman-swarm/internal/agent"
+	"github.com/podman-swarm/podman-swarm/internal/pki"
+	"github.com/podman-swarm/podman-swarm/internal/podman"
+	"github.com/podman-swarm/podman-swarm/internal/version"
+)
+
+// agentParts are what the agent is given besides the host's facts.
+type agentParts struct {
+	keys    *pki.Authority
+	network *podNetwork
+	podman  *podman.Client
+	streams net.Listener
+}
+
+// runAgent runs this node's pods until ctx ends. The agent is a client like any other: its
+// certificate says system:node:NAME, and the Node authorizer limits it to its own pods.
+func runAgent(ctx context.Context, h *host, p agentParts) error {
+	cert, key, err := p.keys.ClientCert("system:node:"+h.cfg.NodeName, "system:nodes")
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(&rest.Config{
+		Host:            h.localURL(),
+		QPS:             -1, // it is paced by its pods; the API server's own fairness guards the rest
+		UserAgent:       "podman-swarm-agent/" + version.Swarm(),
+		TLSClientConfig: rest.TLSClientConfig{CAData: p.keys.CAPEM(), CertData: cert, KeyData: key},
+		ContentConfig:   rest.ContentConfig{ContentType: "application/vnd.kubernetes.protobuf", AcceptContentTypes: "application/vnd.kubernetes.protobuf,application/json"},
+	})
+	if err != nil {
+		return fmt.Errorf("agent client: %w", err)
+	}
+	a, err := agent.New(agent.Config{
+		NodeName:       h.cfg.NodeName,
+		NodeIPs:        []netip.Addr{netip.MustParseAddr(h.cfg.AdvertiseAddr)},
+		PodCIDR:        netip.MustParsePrefix(h.cfg.PodCIDR),
+		DataDir:        h.cfg.DataDir,
+		RunDir:         h.runDir,
+		Client:         client,
+		Runtime:        p.podman,
+		Network:        p.network,
+		Socket:         h.cfg.PodmanSocket,
+		Listener:       p.streams,
+		KubeletVersion: version.Kubernetes + "+swarm",
+		Log:            h.log.With("part", "agent"),
+	})
+	if err != nil {
+		return err
+	}
+	return a.Run(ctx)
+}

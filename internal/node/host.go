@@ -1,0 +1,110 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"net/netip"
+	"time"
+
+	"github.com/podman-swarm/podman-swarm/internal/apiserver"
+	"github.com/podman-swarm/podman-swarm/internal/pki"
+	"github.com/podman-swarm/podman-swarm/internal/podman"
+	"github.com/podman-swarm/podman-swarm/internal/state"
+	"github.com/podman-swarm/podman-swarm/internal/version"
+)
+
+// host is what a node knows of the machine before anything runs.
+type host struct {
+	cfg    Config
+	log    *slog.Logger
+	dir    *dataDir
+	runDir string
+	netd   []string // command line of the network helper
+}
+
+// prepare checks the machine and takes possession of the data directory.
+func prepare(cfg Config, log *slog.Logger) (*host, error) {
+	if err := preflight(rootless()); err != nil {
+		return nil, err
+	}
+	dir, err := openDataDir(cfg.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	runDir, err := runtimeDir(cfg.DataDir, rootless())
+	if err != nil {
+		return nil, errors.Join(err, dir.close())
+	}
+	helper, err := netdCommand(dir.file("run"))
+	if err != nil {
+		return nil, errors.Join(err, dir.close())
+	}
+	return &host{cfg: cfg, log: log, dir: dir, runDir: runDir, netd: helper}, nil
+}
+
+// localURL is the API as programs on this machine reach it.
+func (h *host) localURL() string {
+	addr := netip.MustParseAddrPort(h.cfg.APIAddr)
+	if addr.Addr().IsUnspecified() {
+		addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), addr.Port())
+	}
+	return "https://" + addr.String()
+}
+
+func (h *host) apiConfig(store *state.Store, keys *pki.Authority, nodes apiserver.NodeDialer, pods *podNetwork) apiserver.Config {
+	return apiserver.Config{
+		DataDir:         h.cfg.DataDir,
+		Listen:          h.cfg.APIAddr,
+		Advertise:       netip.MustParseAddr(h.cfg.AdvertiseAddr),
+		NodeName:        h.cfg.NodeName,
+		Log:             h.log.With("part", "api"),
+		Store:           store,
+		PKI:             keys,
+		ServiceCIDR:     netip.MustParsePrefix(h.cfg.ServiceCIDR),
+		Nodes:           nodes,
+		Dial:            pods.dialAny,
+		AuditPolicyFile: h.cfg.AuditPolicyFile,
+		AuditLogPath:    h.cfg.AuditLogPath,
+		Version:         version.Swarm(),
+	}
+}
+
+// openPodman returns a client of this machine's Podman. A socket that was asked for must answer now;
+// otherwise the service is started when it is needed, and leaves when it is not.
+func openPodman(ctx context.Context, h *host) (*podman.Client, error) {
+	client := podman.New(podman.Config{Socket: h.cfg.PodmanSocket, RunDir: h.runDir, Log: h.log.With("part", "podman")})
+	if h.cfg.PodmanSocket == "" {
+		return client, nil
+	}
+	if err := client.Ping(ctx); err != nil {
+		return nil, fmt.Errorf("--podman-socket: %w", err)
+	}
+	return client, nil
+}
+
+// servePprof serves Go's profiles until ctx ends, if an address was given.
+func servePprof(ctx context.Context, addr string, log *slog.Logger) error {
+	if addr == "" {
+		return nil
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("--pprof-addr: %w", err)
+	}
+	log.Info("profiles are served", "url", "http://"+listener.Addr().String()+"/debug/pprof/")
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	context.AfterFunc(ctx, func() { _ = server.Close() })
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
