@@ -309,6 +309,40 @@ func TestContractExec(t *testing.T) {
 	}
 }
 
+// An exec leaves no process behind: neither the command nor Podman's own.
+func TestContractExecLeavesNothing(t *testing.T) {
+	c := realClient(t)
+	ctr := run(t, c, nil, "sleep", "1000")
+	for range 5 {
+		if _, err := c.Exec(t.Context(), ctr.ID, podman.ExecConfig{Cmd: []string{"true"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 100 {
+		if n := conmons(t, ctr.ID); n == 1 { // the container's own
+			return
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+	t.Errorf("%d conmon processes of the container are left", conmons(t, ctr.ID))
+}
+
+func conmons(t *testing.T, id string) int {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err == nil && bytes.Contains(b, []byte("conmon\x00")) && bytes.Contains(b, []byte("\x00"+id+"\x00")) {
+			n++
+		}
+	}
+	return n
+}
+
 func TestContractExecTTY(t *testing.T) {
 	c := realClient(t)
 	ctr := run(t, c, nil, "sleep", "1000")

@@ -13,6 +13,8 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // exitPoll and exitWait bound how long the exit code of an exec may come after the end of its output.
@@ -52,7 +54,9 @@ func (c *Client) Exec(ctx context.Context, id string, cfg ExecConfig) (int, erro
 		}
 		return 0, fmt.Errorf("exec in container %s: %w", id, err)
 	}
-	return c.execExit(ctx, session)
+	code, err := c.execExit(ctx, session)
+	reapExec(session)
+	return code, err
 }
 
 func (c *Client) createExec(ctx context.Context, id string, cfg ExecConfig) (string, error) {
@@ -315,7 +319,9 @@ func (c *Client) killExec(session string) {
 	if err != nil || !st.Running || st.Pid <= 1 {
 		return
 	}
-	if err := killProcess(st.Pid); err != nil {
+	if err := killProcess(st.Pid, unix.SIGKILL); err != nil {
 		c.log.Debug("exec outlives its caller", "session", session, "pid", st.Pid, "err", err)
+		return
 	}
+	reapExec(session)
 }
