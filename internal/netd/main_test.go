@@ -75,7 +75,7 @@ func makeHost() error {
 
 // testConfig is a node on this host: the tests' own when they are root, the real one for an
 // ordinary user who has Podman. Everything is removed at the test's end.
-func testConfig(t *testing.T) Config {
+func testConfig(t testing.TB) Config {
 	t.Helper()
 	rootless := os.Getuid() != 0
 	if !rootless && os.Getenv(inside) == "" {
@@ -85,6 +85,9 @@ func testConfig(t *testing.T) Config {
 		t.Skip("a program is missing: " + strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	t.Cleanup(func() { // registered first, so it looks last
+		if _, bench := t.(*testing.B); bench {
+			return
+		}
 		if err := goleak.Find(); err != nil {
 			t.Error(err)
 		}
@@ -114,7 +117,7 @@ func testConfig(t *testing.T) Config {
 	return cfg
 }
 
-func start(t *testing.T, cfg Config) *Net {
+func start(t testing.TB, cfg Config) *Net {
 	t.Helper()
 	n, err := Start(t.Context(), cfg)
 	if err != nil {
@@ -124,7 +127,7 @@ func start(t *testing.T, cfg Config) *Net {
 	return n
 }
 
-func add(t *testing.T, n *Net, id string) Attachment {
+func add(t testing.TB, n *Net, id string) Attachment {
 	t.Helper()
 	a, err := n.Add(t.Context(), id)
 	if err != nil {
@@ -134,7 +137,7 @@ func add(t *testing.T, n *Net, id string) Attachment {
 }
 
 // helperPIDs finds the helpers of a configuration.
-func helperPIDs(t *testing.T, cfg Config) []int {
+func helperPIDs(t testing.TB, cfg Config) []int {
 	t.Helper()
 	var pids []int
 	names, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -154,7 +157,7 @@ func helperPIDs(t *testing.T, cfg Config) []int {
 }
 
 // inNet runs a program in the pod network's namespace and returns what it prints.
-func inNet(t *testing.T, cfg Config, args ...string) string {
+func inNet(t testing.TB, cfg Config, args ...string) string {
 	t.Helper()
 	if cfg.Rootless {
 		args = append([]string{"podman", "unshare", "nsenter", "--net=" + cfg.setup().home()}, args...)

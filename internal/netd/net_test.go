@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,8 +22,9 @@ import (
 func echo(t *testing.T, n *Net, id, addr string) {
 	t.Helper()
 	replace := n.replace(id)
-	c := n.listenConfig(t.Context())
-	c.Control = func(network, addr string, raw rawConn) error { return replace(t.Context(), network, addr, raw) }
+	c := net.ListenConfig{Control: func(network, addr string, raw syscall.RawConn) error {
+		return replace(t.Context(), network, addr, raw)
+	}}
 	l, err := c.Listen(t.Context(), "tcp4", addr)
 	if err != nil {
 		t.Fatal(err)

@@ -180,8 +180,13 @@ func (n *network) socket(id, network string) (int, error) {
 		}
 		return nil
 	}
-	if id == "" {
-		return fd, errors.Join(n.home.do(open))
+	switch {
+	case id == "" && !n.Rootless: // every thread is at home
+		err = open()
+		return fd, err
+	case id == "":
+		err = n.home.do(open)
+		return fd, err
 	}
 	err = onThread(func() error {
 		if err := enter(n.path(id)); err != nil {

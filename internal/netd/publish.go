@@ -65,14 +65,17 @@ func (n *Net) Publish(ctx context.Context, p HostPort) (io.Closer, error) {
 		if err != nil {
 			return nil, p.explain(err)
 		}
-		return n.proxyTCP(l, target), nil
+		return n.proxyTCP(context.WithoutCancel(ctx), l, target), nil
 	}
 	c.Control = receiveDestination
 	pc, err := c.ListenPacket(ctx, network, addr)
 	if err != nil {
 		return nil, p.explain(err)
 	}
-	return n.proxyUDP(pc.(*net.UDPConn), target), nil
+	u := n.newUDPProxy(pc.(*net.UDPConn), target)
+	// Not this ctx: the proxy ends by Close, not with the request that made it.
+	u.run(context.WithoutCancel(ctx))
+	return u, nil
 }
 
 func (p HostPort) explain(err error) error {
@@ -96,9 +99,8 @@ type tcpProxy struct {
 	work   sync.WaitGroup
 }
 
-func (n *Net) proxyTCP(l net.Listener, target string) *tcpProxy {
-	// Its own context: it ends by Close, not with the request that made it.
-	ctx, cancel := context.WithCancel(context.Background())
+func (n *Net) proxyTCP(ctx context.Context, l net.Listener, target string) *tcpProxy {
+	ctx, cancel := context.WithCancel(ctx)
 	t := &tcpProxy{net: n, target: target, listen: l, cancel: cancel}
 	t.work.Go(func() { t.accept(ctx) })
 	return t

@@ -45,15 +45,24 @@ type udpSession struct {
 	last   atomic.Int64 // unix nanoseconds of the last packet, either way
 }
 
-func (n *Net) proxyUDP(pc *net.UDPConn, target string) *udpProxy {
-	ctx, cancel := context.WithCancel(context.Background())
-	u := &udpProxy{
-		net: n, target: target, outer: pc, idle: udpIdle, cancel: cancel,
+func (n *Net) newUDPProxy(pc *net.UDPConn, target string) *udpProxy {
+	return &udpProxy{
+		net: n, target: target, outer: pc, idle: udpIdle,
 		sessions: make(map[netip.AddrPort]*udpSession),
 		buffers:  sync.Pool{New: func() any { return new([udpPacket]byte) }},
 	}
+}
+
+// run starts the proxy, which ends with Close or ctx.
+func (u *udpProxy) run(ctx context.Context) {
+	ctx, u.cancel = context.WithCancel(ctx)
 	u.work.Go(func() { u.receive(ctx) })
-	return u
+}
+
+func (u *udpProxy) count() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.sessions)
 }
 
 // Close ends all sessions and waits for that.

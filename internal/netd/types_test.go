@@ -1,5 +1,0 @@
-package netd
-
-import "syscall"
-
-type rawConn = syscall.RawConn
