@@ -6,8 +6,13 @@ import (
 	"strings"
 )
 
-// reference is the grammar of distribution's image references, without its length limits.
-var reference = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._:\[\]/-]*?[a-zA-Z0-9](:[\w][\w.-]{0,127})?(@sha256:[a-f0-9]{64})?$`)
+// The parts of distribution's grammar of image references.
+var (
+	domainPart = regexp.MustCompile(`^(\[[0-9a-fA-F:]+\]|[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?)(:[0-9]+)?$`)
+	pathPart   = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+	tagPart    = regexp.MustCompile(`^[\w][\w.-]{0,127}$`)
+	digestPart = regexp.MustCompile(`^sha256:[a-f0-9]{64}$`)
+)
 
 var imageID = regexp.MustCompile(`^(sha256:)?[a-f0-9]{64}$`)
 
@@ -15,20 +20,22 @@ func isID(s string) bool { return imageID.MatchString(s) }
 
 // split takes a reference apart; domain is empty for a short name.
 func split(ref string) (domain, path, tag, digest string, err error) {
-	if !reference.MatchString(ref) && len(ref) != 1 {
-		return "", "", "", "", fmt.Errorf("invalid image reference %q", ref)
-	}
-	path, digest, _ = strings.Cut(ref, "@")
+	path, digest, hasDigest := strings.Cut(ref, "@")
+	hasTag := false
 	if i := strings.LastIndexByte(path, ':'); i > strings.LastIndexByte(path, '/') {
-		path, tag = path[:i], path[i+1:]
+		path, tag, hasTag = path[:i], path[i+1:], true
 	}
 	if first, rest, ok := strings.Cut(path, "/"); ok && (strings.ContainsAny(first, ".:") || first == "localhost") {
 		domain, path = first, rest
 	}
-	if path == "" || path != strings.ToLower(path) {
-		return "", "", "", "", fmt.Errorf("invalid image reference %q: repository name must be lowercase", ref)
+	switch {
+	case path != strings.ToLower(path):
+		err = fmt.Errorf("invalid image reference %q: repository name must be lowercase", ref)
+	case !pathPart.MatchString(path), domain != "" && !domainPart.MatchString(domain),
+		hasTag && !tagPart.MatchString(tag), hasDigest && !digestPart.MatchString(digest):
+		err = fmt.Errorf("invalid image reference %q: invalid reference format", ref)
 	}
-	return domain, path, tag, digest, nil
+	return domain, path, tag, digest, err
 }
 
 func join(domain, path, tag, digest string) string {
