@@ -1,0 +1,328 @@
+package apiserver
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"debug/elf"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/munnerz/goautoneg"
+	"k8s.io/apiserver/pkg/server/mux"
+)
+
+const (
+	mediaV2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+	mediaV3 = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
+
+	// buildTimeout bounds one run of the child process; it takes about three seconds.
+	buildTimeout = 2 * time.Minute
+)
+
+// openAPI serves OpenAPI v2 and v3: built-in APIs from files that a child process wrote, custom
+// resources built when asked for. It holds no document in memory.
+type openAPI struct {
+	dir     string // of this binary's documents
+	id      string // of this binary
+	command []string
+	log     *slog.Logger
+	static  map[string]bool // group versions such as "apis/apps/v1"
+	crds    crdSource
+	mu      sync.Mutex // held while the child runs
+}
+
+func newOpenAPI(c *Config, ch *chain) *openAPI {
+	id := binaryID()
+	o := &openAPI{
+		dir: filepath.Join(c.DataDir, "openapi", id), id: id, command: c.OpenAPICommand, log: c.Log,
+		static: map[string]bool{},
+		crds:   crdSource{ch.extensions.Informers.Apiextensions().V1().CustomResourceDefinitions().Lister()},
+	}
+	for _, s := range ch.servers() {
+		for _, ws := range s.Handler.GoRestfulContainer.RegisteredWebServices() {
+			o.static[strings.TrimPrefix(ws.RootPath(), "/")] = true
+		}
+	}
+	return o
+}
+
+func (o *openAPI) install(m *mux.PathRecorderMux) {
+	m.HandleFunc("/openapi/v2", o.serveV2)
+	m.HandleFunc("/openapi/v3", o.serveIndex)
+	m.HandlePrefix("/openapi/v3/", http.HandlerFunc(o.serveV3))
+}
+
+// serveIndex lists the v3 documents. It never needs the files: upstream's admission asks for it
+// every five seconds, and that must not start a build.
+func (o *openAPI) serveIndex(w http.ResponseWriter, r *http.Request) {
+	type entry struct {
+		ServerRelativeURL string `json:"serverRelativeURL"`
+	}
+	paths := map[string]entry{}
+	add := func(gv, hash string) {
+		paths[gv] = entry{"/openapi/v3/" + gv + "?hash=" + url.QueryEscape(hash)}
+	}
+	for gv := range o.static {
+		add(gv, o.hash(gv))
+	}
+	for gv, crds := range o.crds.groups() {
+		add(gv, crds.hash())
+	}
+	data, err := json.Marshal(map[string]any{"paths": paths})
+	if err != nil {
+		o.fail(w, err)
+		return
+	}
+	sum := sha256.Sum256(data)
+	if notModified(w, r, hex.EncodeToString(sum[:])) {
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(data) // the client has gone
+}
+
+func (o *openAPI) serveV3(w http.ResponseWriter, r *http.Request) {
+	gv := strings.TrimPrefix(r.URL.Path, "/openapi/v3/")
+	crds, custom := o.crds.groups()[gv]
+	if !custom && !o.static[gv] {
+		http.NotFound(w, r)
+		return
+	}
+	pb, ok := negotiate(w, r, "v3")
+	if !ok {
+		return
+	}
+	hash := o.hash(gv)
+	if custom {
+		hash = crds.hash()
+	}
+	if asked := r.URL.Query().Get("hash"); asked == hash {
+		w.Header().Set("Cache-Control", "public, immutable")
+		w.Header().Set("Expires", time.Now().AddDate(1, 0, 0).UTC().Format(http.TimeFormat))
+	} else if asked != "" {
+		http.Redirect(w, r, r.URL.Path+"?hash="+url.QueryEscape(hash), http.StatusMovedPermanently)
+		return
+	}
+	if notModified(w, r, hash) {
+		return
+	}
+	contentType, ext := "application/json", ".json.gz"
+	if pb {
+		contentType, ext = mediaV3, ".pb.gz"
+	}
+	if custom {
+		data, err := crds.v3(pb)
+		o.send(w, r, contentType, err, section{plain: data})
+		return
+	}
+	dir, err := o.documents(r.Context())
+	o.send(w, r, contentType, err, section{file: filepath.Join(dir, "v3", fileOf(gv)+ext)})
+}
+
+func (o *openAPI) serveV2(w http.ResponseWriter, r *http.Request) {
+	pb, ok := negotiate(w, r, "v2")
+	if !ok {
+		return
+	}
+	all := o.crds.established()
+	if notModified(w, r, o.hash(all.hash())) {
+		return
+	}
+	dir, err := o.documents(r.Context())
+	if err != nil {
+		o.fail(w, err)
+		return
+	}
+	extra, err := all.v2(dir)
+	if err != nil {
+		o.fail(w, err)
+		return
+	}
+	if pb {
+		data, err := extra.protobuf()
+		o.send(w, r, mediaV2, err, section{file: filepath.Join(dir, "v2.pb.gz")}, section{plain: data})
+		return
+	}
+	var sections []section
+	for i := range pieceKeys() {
+		sections = append(sections, section{file: filepath.Join(dir, pieceFile(i))}, section{plain: extra.members[i]})
+	}
+	sections = append(sections, section{file: filepath.Join(dir, pieceFile(len(pieceKeys())))})
+	o.send(w, r, "application/json", nil, sections...)
+}
+
+// hash changes with this binary: built-in documents depend on nothing else.
+func (o *openAPI) hash(of string) string {
+	sum := sha256.Sum256([]byte(o.id + "/" + of))
+	return strings.ToUpper(hex.EncodeToString(sum[:16]))
+}
+
+func (o *openAPI) fail(w http.ResponseWriter, err error) {
+	o.log.Error("cannot serve the OpenAPI documents", "err", err)
+	http.Error(w, "OpenAPI documents are not available: "+oneLine(err), http.StatusInternalServerError)
+}
+
+// documents returns the directory of this binary's documents; the first call for a binary has a
+// child process write them.
+func (o *openAPI) documents(ctx context.Context) (string, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, err := os.Stat(o.dir)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return o.dir, err
+	}
+	parent := filepath.Dir(o.dir) // other binaries' documents, and what a killed child left
+	if err := errors.Join(os.RemoveAll(parent), os.MkdirAll(parent, 0o700)); err != nil {
+		return "", err
+	}
+	// A client that gives up must not waste the work: the next one wants it too.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), buildTimeout)
+	defer cancel()
+	start := time.Now()
+	cmd := exec.CommandContext(ctx, o.command[0], append(o.command[1:len(o.command):len(o.command)], o.dir)...) // #nosec G204 -- our own program
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build OpenAPI in a child process: %w: %s", err, bytes.TrimSpace(text))
+	}
+	o.log.Info("built the OpenAPI documents", "took", time.Since(start).Round(time.Millisecond))
+	_, err = os.Stat(o.dir)
+	return o.dir, err
+}
+
+// section is a part of a response body: a gzipped file or plain bytes.
+type section struct {
+	file  string
+	plain []byte
+}
+
+// send streams the sections. Gzip streams may be joined, so files go out as they are to a client
+// that takes gzip.
+func (o *openAPI) send(w http.ResponseWriter, r *http.Request, contentType string, err error, sections ...section) {
+	if err != nil {
+		o.fail(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Add("Vary", "Accept-Encoding")
+	zip := strings.Contains(r.Header.Get("Accept-Encoding"), "gzip")
+	if zip {
+		w.Header().Set("Content-Encoding", "gzip")
+	}
+	for _, s := range sections {
+		if err := s.copy(w, zip); err != nil {
+			o.log.Debug("OpenAPI response cut off", "err", err)
+			return
+		}
+	}
+}
+
+func (s section) copy(w io.Writer, zip bool) error {
+	if s.file == "" {
+		return s.copyPlain(w, zip)
+	}
+	f, err := os.Open(s.file) // #nosec G304 -- our own directory
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	var src io.Reader = f
+	if !zip {
+		if src, err = gzip.NewReader(f); err != nil {
+			return fmt.Errorf("read %s: %w", s.file, err)
+		}
+	}
+	_, err = io.Copy(w, src)
+	return err
+}
+
+func (s section) copyPlain(w io.Writer, zip bool) error {
+	if len(s.plain) == 0 {
+		return nil
+	}
+	if !zip {
+		_, err := w.Write(s.plain)
+		return err
+	}
+	z := gzip.NewWriter(w)
+	_, err := z.Write(s.plain)
+	return errors.Join(err, z.Close())
+}
+
+// notModified answers a client that already has the document.
+func notModified(w http.ResponseWriter, r *http.Request, etag string) bool {
+	tag := `"` + etag + `"`
+	w.Header().Set("Etag", tag)
+	if !strings.Contains(r.Header.Get("If-None-Match"), tag) {
+		return false
+	}
+	w.WriteHeader(http.StatusNotModified)
+	return true
+}
+
+// negotiate says whether the client wants protobuf (else JSON), or answers 406.
+func negotiate(w http.ResponseWriter, r *http.Request, version string) (protobuf, ok bool) {
+	w.Header().Add("Vary", "Accept")
+	accept := r.Header.Get("Accept")
+	if accept == "" {
+		accept = "*/*"
+	}
+	for _, c := range goautoneg.ParseAccept(accept) {
+		if c.Type != "application" && c.Type != "*" {
+			continue
+		}
+		switch c.SubType {
+		case "json", "*":
+			return false, true
+		case "com.github.proto-openapi.spec." + version + "@v1.0+protobuf",
+			"com.github.proto-openapi.spec." + version + ".v1.0+protobuf":
+			return true, true
+		}
+	}
+	w.WriteHeader(http.StatusNotAcceptable)
+	return false, false
+}
+
+// binaryID identifies this program's code: the Go build id, else size and time of the file.
+func binaryID() string {
+	id := "unknown"
+	if exe, err := os.Executable(); err == nil {
+		if info, err := os.Stat(exe); err == nil {
+			id = fmt.Sprint(info.Size(), info.ModTime().UnixNano())
+		}
+		if note, err := buildID(exe); err == nil {
+			id = note
+		}
+	}
+	sum := sha256.Sum256([]byte(id))
+	return hex.EncodeToString(sum[:8])
+}
+
+func buildID(exe string) (string, error) {
+	f, err := elf.Open(exe)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	s := f.Section(".note.go.buildid")
+	if s == nil {
+		return "", errors.New("no build id")
+	}
+	data, err := s.Data()
+	return string(data), err
+}

@@ -1,0 +1,172 @@
+package pki
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// FrontProxyClient is the only common name that may pass on other users' identities.
+const FrontProxyClient = "front-proxy-client"
+
+// Authority is the opened key directory of a node. It is safe for concurrent use by one process;
+// two processes must not share a directory.
+type Authority struct {
+	dir     string
+	cluster *ca
+	proxy   *ca
+	now     func() time.Time
+	mu      sync.Mutex // held while files are rewritten
+}
+
+// Open loads the keys in dir and makes what is missing: both CAs, the ServiceAccount key, the
+// encryption keys. An unreadable or damaged file is an error that names it.
+func Open(dir string) (*Authority, error) {
+	return open(dir, time.Now)
+}
+
+func open(dir string, now func() time.Time) (*Authority, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make key directory: %w", err)
+	}
+	a := &Authority{dir: dir, now: now}
+	var err error
+	if a.cluster, err = openCA(a.CAFile(), a.CAKeyFile(), "podman-swarm", now()); err != nil {
+		return nil, err
+	}
+	if a.proxy, err = openCA(a.FrontProxyCAFile(), a.path("front-proxy-ca.key"), "podman-swarm-front-proxy", now()); err != nil {
+		return nil, err
+	}
+	if _, err := loadKey(a.ServiceAccountKeyFile()); err != nil {
+		return nil, err
+	}
+	if err := a.ensureEncryption(); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+func (a *Authority) path(name string) string { return filepath.Join(a.dir, name) }
+
+// CAPEM returns the cluster CA's certificate.
+func (a *Authority) CAPEM() []byte { return bytes.Clone(a.cluster.pem) }
+
+// CAFile is the path of the cluster CA's certificate.
+func (a *Authority) CAFile() string { return a.path("ca.crt") }
+
+// CAKeyFile is the path of the cluster CA's key.
+func (a *Authority) CAKeyFile() string { return a.path("ca.key") }
+
+// FrontProxyCAFile is the path of the certificate of the CA that vouches for front proxies.
+func (a *Authority) FrontProxyCAFile() string { return a.path("front-proxy-ca.crt") }
+
+// ServiceAccountKeyFile is the path of the key that signs and verifies ServiceAccount tokens.
+func (a *Authority) ServiceAccountKeyFile() string { return a.path("sa.key") }
+
+// EncryptionFile is the path of the EncryptionConfiguration for data at rest.
+func (a *Authority) EncryptionFile() string { return a.path("encryption.yaml") }
+
+// ServerCert issues a serving certificate of the cluster CA (90 days) for hosts, which are DNS
+// names or IP addresses. It returns certificate and key in PEM and stores nothing.
+func (a *Authority) ServerCert(hosts ...string) (cert, key []byte, err error) {
+	return a.pair(server(hosts), servingLife)
+}
+
+// ClientCert issues a client certificate of the cluster CA (one year) that the API server reads as
+// user in groups. It returns certificate and key in PEM and stores nothing.
+func (a *Authority) ClientCert(user string, groups ...string) (cert, key []byte, err error) {
+	return a.pair(client(user, groups), clientLife)
+}
+
+func (a *Authority) pair(t *x509.Certificate, life time.Duration) (cert, key []byte, err error) {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make key: %w", err)
+	}
+	if cert, err = a.cluster.issue(t, k, a.now(), life); err != nil {
+		return nil, nil, err
+	}
+	key, err = encodeKey(k)
+	return cert, key, err
+}
+
+// Serving returns the files of the API server's certificate for hosts. They are made or renewed
+// when they are missing, name other hosts, come from another CA or have less than a third of
+// their life left. Call it again now and then: the API server notices changed files by itself.
+func (a *Authority) Serving(hosts ...string) (certFile, keyFile string, err error) {
+	certFile, keyFile = a.path("apiserver.crt"), a.path("apiserver.key")
+	return certFile, keyFile, a.ensure(a.cluster, certFile, keyFile, server(hosts), servingLife)
+}
+
+// FrontProxy returns the files of the certificate that the API server shows to aggregated APIs and
+// webhooks, renewed like Serving does.
+func (a *Authority) FrontProxy() (certFile, keyFile string, err error) {
+	certFile, keyFile = a.path("front-proxy-client.crt"), a.path("front-proxy-client.key")
+	return certFile, keyFile, a.ensure(a.proxy, certFile, keyFile, client(FrontProxyClient, nil), clientLife)
+}
+
+// ensure makes the certificate in certFile be one of want issued by c with enough life left. The
+// key is kept: replacing two files is not atomic, and a reader between the two would see a pair
+// that does not match.
+func (a *Authority) ensure(c *ca, certFile, keyFile string, want *x509.Certificate, life time.Duration) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	key, err := loadKey(keyFile)
+	if err != nil {
+		return err
+	}
+	if a.fresh(c, certFile, key, want) {
+		return nil
+	}
+	data, err := c.issue(want, key, a.now(), life)
+	if err != nil {
+		return err
+	}
+	return WriteFile(certFile, data)
+}
+
+func (a *Authority) fresh(c *ca, certFile string, key *ecdsa.PrivateKey, want *x509.Certificate) bool {
+	data, err := os.ReadFile(certFile) // #nosec G304 -- our own directory
+	if err != nil {
+		return false
+	}
+	cert, err := parseCert(certFile, data)
+	if err != nil {
+		return false
+	}
+	left, life := cert.NotAfter.Sub(a.now()), cert.NotAfter.Sub(cert.NotBefore)
+	return left*3 >= life &&
+		key.PublicKey.Equal(cert.PublicKey) &&
+		cert.CheckSignatureFrom(c.cert) == nil &&
+		sameNames(cert, want)
+}
+
+func sameNames(a, b *x509.Certificate) bool {
+	names := func(c *x509.Certificate) map[string]bool {
+		m := map[string]bool{"subject:" + c.Subject.String(): true}
+		for _, n := range c.DNSNames {
+			m["dns:"+n] = true
+		}
+		for _, ip := range c.IPAddresses {
+			m["ip:"+ip.String()] = true
+		}
+		return m
+	}
+	x, y := names(a), names(b)
+	if len(x) != len(y) {
+		return false
+	}
+	for n := range x {
+		if !y[n] {
+			return false
+		}
+	}
+	return true
+}
