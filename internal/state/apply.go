@@ -63,6 +63,8 @@ func (s *Store) atLeader(ctx context.Context, here func(context.Context, *instan
 			err = here(ctx, in)
 		} else if addr, id := in.r.LeaderWithID(); addr != "" && id != in.self && s.cfg.Peers != nil {
 			err = there(ctx, string(addr))
+		} else if full := s.space.check(); full != nil {
+			return full // a full disk is why nobody leads, and waiting does not help
 		}
 		if !errors.Is(err, errRetry) {
 			return err

@@ -54,6 +54,9 @@ func (s *Store) raftConfig(id raft.ServerID) *raft.Config {
 	c.NoLegacyTelemetry = true
 	c.NoSnapshotRestoreOnStart = true // the store restores its own state machine first
 	c.Logger = newBridge(s.log)
+	if s.cfg.tune != nil {
+		s.cfg.tune(c)
+	}
 	return c
 }
 

@@ -32,6 +32,9 @@ type Config struct {
 	Retain  Retention
 	// MinFree is how many bytes the disk must have left for writes to be accepted.
 	MinFree uint64
+
+	tune    func(*raft.Config) // tests: snapshots every few entries
+	segment int64              // tests: small log files
 }
 
 // Member is a replica that has a vote.

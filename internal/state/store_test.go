@@ -3,16 +3,34 @@ package state
 import (
 	"errors"
 	"log/slog"
+	"os"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/hashicorp/raft"
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childEnv); dir != "" {
+		child(dir)
+		return
+	}
+	// Many small synced writes: what they mean is tested, not the disk under them. Benchmarks
+	// say themselves where they write.
+	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() && os.Getenv("PSW_TEST_DISK") == "" {
+		_ = os.Setenv("TMPDIR", "/dev/shm") //nolint:usetesting // there is no *testing.T here
+	}
+	goleak.VerifyTestMain(m)
+}
 
-func openMem(t testing.TB) *Store {
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// open opens a store on a directory (empty: in memory).
+func open(t testing.TB, cfg Config) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), Config{NodeID: "n1", Log: slog.New(slog.DiscardHandler)})
+	s, err := tryOpen(t, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,8 +42,39 @@ func openMem(t testing.TB) *Store {
 	return s
 }
 
+func tryOpen(t testing.TB, cfg Config) (*Store, error) {
+	t.Helper()
+	if cfg.NodeID == "" {
+		cfg.NodeID = "n1"
+	}
+	if cfg.Log == nil {
+		cfg.Log = quiet()
+	}
+	if cfg.MinFree == 0 {
+		cfg.MinFree = 1
+	}
+	return Open(t.Context(), cfg)
+}
+
+func put(t testing.TB, s *Store, key, value string) Result {
+	t.Helper()
+	res, err := s.Apply(t.Context(), Write{Key: key, Value: []byte(value), Expect: Any})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+func value(s *Store, key string) string {
+	e, ok := s.View().Get(key)
+	if !ok {
+		return "none"
+	}
+	return string(e.Value)
+}
+
 func TestFirstWrites(t *testing.T) {
-	s := openMem(t)
+	s := open(t, Config{})
 	if got := s.Revision(); got != 1 {
 		t.Fatalf("an empty store has revision %d, want 1", got)
 	}
@@ -38,12 +87,11 @@ func TestFirstWrites(t *testing.T) {
 	if err != nil || res.Revision != 2 || res.Entry.CreateRevision != 2 {
 		t.Fatalf("create: %+v, %v", res, err)
 	}
-	if res, err = s.Apply(t.Context(), Write{Key: "/a/x", Value: []byte("2")}); !errors.Is(err, ErrConflict) || string(res.Current.Value) != "1" {
+	res, err = s.Apply(t.Context(), Write{Key: "/a/x", Value: []byte("2")})
+	if !errors.Is(err, ErrConflict) || string(res.Current.Value) != "1" {
 		t.Fatalf("create again: %+v, %v", res, err)
 	}
-	if _, err = s.Apply(t.Context(), Write{Key: "/b/x", Expect: Any}); err != nil {
-		t.Fatal(err)
-	}
+	put(t, s, "/b/x", "")
 	if _, err = s.Apply(t.Context(), Write{Key: "/a/x", Expect: 2, Delete: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -61,4 +109,93 @@ func TestFirstWrites(t *testing.T) {
 	if n := s.View().Count("/a/", "/a0"); n != 0 {
 		t.Fatalf("%d keys below /a/ now", n)
 	}
+}
+
+func TestRefusedWrites(t *testing.T) {
+	s := open(t, Config{})
+	for _, w := range []Write{
+		{},
+		{Key: strings.Repeat("k", maxKey+1)},
+		{Key: "k", Value: make([]byte, maxValue+1)},
+		{Key: "k", TTL: -1},
+	} {
+		if _, err := s.Apply(t.Context(), w); err == nil {
+			t.Errorf("a write with a key of %d and a value of %d bytes, TTL %d was taken", len(w.Key), len(w.Value), w.TTL)
+		}
+	}
+	if _, err := s.Apply(t.Context(), Write{Key: "none", Delete: true, Expect: Any}); !errors.Is(err, ErrConflict) {
+		t.Errorf("deleting what does not exist: %v, want ErrConflict", err)
+	}
+	if s.Revision() != 1 {
+		t.Errorf("refused writes moved the revision to %d", s.Revision())
+	}
+}
+
+// Everything survives a restart, also when snapshots were taken and the log was cut meanwhile.
+func TestReopen(t *testing.T) {
+	cfg := Config{Dir: t.TempDir(), segment: 16 << 10, tune: func(c *raft.Config) {
+		c.SnapshotThreshold, c.TrailingLogs, c.SnapshotInterval = 20, 10, 5*time.Millisecond
+	}}
+	want := map[string]string{}
+	for round := range 5 {
+		s := open(t, cfg)
+		rev := s.Revision()
+		for i := range 100 {
+			key, val := "/k/"+string(rune('a'+i%26)), strings.Repeat("v", i)+string(rune('0'+round))
+			if res := put(t, s, key, val); res.Revision <= rev {
+				t.Fatalf("revision %d after %d", res.Revision, rev)
+			} else {
+				rev = res.Revision
+			}
+			want[key] = val
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = open(t, cfg)
+		if s.Revision() != rev {
+			t.Fatalf("round %d: revision %d after the restart, want %d", round, s.Revision(), rev)
+		}
+		for k, v := range want {
+			if got := value(s, k); got != v {
+				t.Fatalf("round %d: %s is %q, want %q", round, k, got, v)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestClosed(t *testing.T) {
+	s := open(t, Config{Dir: t.TempDir()})
+	w, err := s.Watch(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 2)
+	go func() {
+		_, _, err := w.Next(t.Context(), nil)
+		done <- err
+	}()
+	go func() { done <- s.WaitRevision(t.Context(), 100) }()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := <-done; !errors.Is(err, ErrClosed) {
+			t.Errorf("waiting call: %v, want ErrClosed", err)
+		}
+	}
+	if _, err := s.Apply(t.Context(), Write{Key: "k"}); !errors.Is(err, ErrClosed) {
+		t.Errorf("write: %v, want ErrClosed", err)
+	}
+	if err := s.Barrier(t.Context()); !errors.Is(err, ErrClosed) {
+		t.Errorf("barrier: %v, want ErrClosed", err)
+	}
+	if _, err := s.Watch(1); !errors.Is(err, ErrClosed) {
+		t.Errorf("watch: %v, want ErrClosed", err)
+	}
+	w.Close()
+	w.Close()
 }

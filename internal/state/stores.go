@@ -61,7 +61,7 @@ func openStores(cfg Config) (stores, error) {
 		return stores{}, err
 	}
 	d, err := disk.Open(disk.Config{
-		Dir: cfg.Dir, Log: cfg.Log, New: fresh,
+		Dir: cfg.Dir, Log: cfg.Log, New: fresh, Segment: cfg.segment,
 		Init: func(d *disk.Disk) error { return bootstrap(cfg, onDisk(d)) },
 	})
 	if err != nil {

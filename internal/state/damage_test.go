@@ -1,0 +1,113 @@
+package state
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/disk"
+)
+
+// Damage to any file of a real store: an error that names a file and the way back, or nothing is
+// lost. Package disk tries every kind of place; this proves that Open passes it on.
+func TestDamagedStoreDoesNotOpen(t *testing.T) {
+	cfg := Config{Dir: t.TempDir(), segment: 8 << 10, tune: func(c *raft.Config) {
+		c.SnapshotThreshold, c.TrailingLogs, c.SnapshotInterval = 20, 10, 5*time.Millisecond
+	}}
+	s := open(t, cfg)
+	for i := range 200 {
+		put(t, s, "/k/"+string(rune('a'+i%26)), strings.Repeat("v", 50+i))
+	}
+	rev := s.Revision()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	refused, fine := 0, 0
+	try := func(path string, damage func(copied string) error) {
+		t.Helper()
+		scratch := cfg
+		scratch.Dir = t.TempDir()
+		if err := os.CopyFS(scratch.Dir, os.DirFS(cfg.Dir)); err != nil {
+			t.Fatal(err)
+		}
+		copied := filepath.Join(scratch.Dir, strings.TrimPrefix(path, cfg.Dir))
+		if err := damage(copied); err != nil {
+			t.Fatal(err)
+		}
+		if openDamaged(t, scratch, copied, rev) {
+			fine++
+		} else {
+			refused++
+		}
+	}
+	for _, path := range stateFiles(t, cfg.Dir) {
+		good, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, off := range []int{0, 20, 50, 100, len(good) / 2, len(good) - 1} {
+			if off >= len(good) {
+				continue
+			}
+			flipped := bytes.Clone(good)
+			flipped[off] ^= 0xff
+			for _, bad := range [][]byte{flipped, good[:off]} {
+				try(path, func(name string) error { return os.WriteFile(name, bad, 0o600) })
+			}
+		}
+		try(path, os.Remove)
+	}
+	if refused < 30 {
+		t.Errorf("only %d damages were refused, %d were harmless", refused, fine)
+	}
+	t.Logf("%d damages refused, %d harmless", refused, fine)
+}
+
+func stateFiles(t *testing.T, dir string) []string {
+	t.Helper()
+	var names []string
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() && e.Name() != "lock" {
+			names = append(names, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// openDamaged reports whether the store opens, and then with everything.
+func openDamaged(t *testing.T, cfg Config, path string, rev uint64) bool {
+	t.Helper()
+	s, err := tryOpen(t, cfg)
+	var damaged *disk.DamageError
+	switch {
+	case err == nil:
+		defer s.Close() //nolint:errcheck // end of the test
+		if s.Revision() != rev || s.View().Count("", "") != 26 {
+			t.Fatalf("%s: opens at revision %d with %d keys, want %d with 26", path, s.Revision(), s.View().Count("", ""), rev)
+		}
+		return true
+	case strings.Contains(err.Error(), "newer version"):
+	case !errors.As(err, &damaged) || !strings.HasPrefix(path, damaged.File) || !strings.Contains(err.Error(), "Way back"):
+		t.Fatalf("%s: %v", path, err)
+	}
+	return false
+}
+
+func TestSecondStoreIsRefused(t *testing.T) {
+	cfg := Config{Dir: t.TempDir()}
+	open(t, cfg)
+	if _, err := tryOpen(t, cfg); !errors.Is(err, disk.ErrLocked) || !strings.Contains(err.Error(), cfg.Dir) {
+		t.Fatalf("second store on a directory: %v", err)
+	}
+}

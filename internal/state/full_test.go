@@ -1,0 +1,139 @@
+package state
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// smallDisk mounts a file system of 32 MB.
+func smallDisk(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if os.Geteuid() != 0 {
+		t.Skip("mounting a small file system needs root")
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=32m"); err != nil {
+		t.Skipf("mounting a small file system: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// fill leaves about so many bytes free.
+func fill(t *testing.T, dir string, leave uint64) {
+	t.Helper()
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	free := st.Bavail * uint64(st.Bsize) //nolint:gosec // positive
+	if free <= leave {
+		return
+	}
+	if err := os.WriteFile(filepath.Join(dir, "filler"), make([]byte, free-leave), 0o600); err != nil && !isNoSpace(err) {
+		t.Fatal(err)
+	}
+}
+
+func empty(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.Remove(filepath.Join(dir, "filler")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eventually retries a write that the full disk refused a moment ago.
+func eventually(t *testing.T, s *Store, key, val string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for {
+		_, err := s.Apply(ctx, Write{Key: key, Value: []byte(val), Expect: Any})
+		if err == nil {
+			return
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("writes do not come back: %v", err)
+		}
+	}
+}
+
+// Below MinFree writes are refused, reads go on, and room brings them back.
+func TestNearlyFullDisk(t *testing.T) {
+	disk := smallDisk(t)
+	s := open(t, Config{Dir: filepath.Join(disk, "state"), MinFree: 8 << 20})
+	put(t, s, "/a", "1")
+	fill(t, disk, 4<<20)
+	time.Sleep(2 * spaceInterval) //nolint:forbidigo // the guard looks at the real disk
+	_, err := s.Apply(t.Context(), Write{Key: "/a", Value: []byte("2"), Expect: Any})
+	if !errors.Is(err, ErrNoSpace) {
+		t.Fatalf("write to a full disk: %v, want ErrNoSpace", err)
+	}
+	if err := s.Barrier(t.Context()); err != nil || value(s, "/a") != "1" {
+		t.Fatalf("read from a full disk: %q, %v", value(s, "/a"), err)
+	}
+	empty(t, disk)
+	eventually(t, s, "/a", "3")
+}
+
+// Without the guard the log itself runs out of space, again and again; nothing acknowledged is
+// lost, and the store comes back without a restart.
+func TestFullDisk(t *testing.T) {
+	disk := smallDisk(t)
+	cfg := Config{Dir: filepath.Join(disk, "state"), segment: 256 << 10}
+	s := open(t, cfg)
+	want := map[string]string{}
+	for round := range 3 {
+		fill(t, disk, 1<<20)
+		var err error
+		for i := 0; err == nil; i++ {
+			key, val := fmt.Sprintf("/%d/%d", round, i), string(bytes.Repeat([]byte{'a' + byte(round)}, 50<<10))
+			if _, err = s.Apply(t.Context(), Write{Key: key, Value: []byte(val), Expect: Any}); err == nil {
+				want[key] = val
+			}
+		}
+		if !errors.Is(err, ErrNoSpace) {
+			t.Fatalf("round %d: %v, want ErrNoSpace", round, err)
+		}
+		for k, v := range want {
+			if value(s, k) != v {
+				t.Fatalf("round %d: %s cannot be read while the disk is full", round, k)
+			}
+		}
+		if round == 1 { // also across a restart on the full disk
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			s = open(t, cfg)
+		}
+		for k, v := range want {
+			if value(s, k) != v {
+				t.Fatalf("round %d: %s is lost", round, k)
+			}
+		}
+		empty(t, disk)
+		eventually(t, s, "/after", "x")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, cfg)
+	for k, v := range want {
+		if value(s, k) != v {
+			t.Fatalf("%s is lost", k)
+		}
+	}
+}
