@@ -188,6 +188,10 @@ func (s *Store) reconfigured(c raft.Configuration) {
 func (s *Store) Close() error {
 	s.close.Do(func() {
 		s.fsm.shut()
+		if in := s.instance(); in.followed() && in.r.State() == raft.Leader {
+			// Handing over takes milliseconds, an election a second.
+			_ = in.r.LeadershipTransfer().Error()
+		}
 		s.cancel()
 		s.wg.Wait()
 		s.closed = errors.Join(s.instance().stop(), s.trans.close())

@@ -1,0 +1,349 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/raft"
+)
+
+// cluster is three replicas in one process, on real connections.
+type cluster struct {
+	t       *testing.T
+	tune    func(*raft.Config)
+	segment int64
+	addrs   []string
+	dirs    []string
+
+	mu     sync.Mutex
+	stores map[string]*Store // by address
+}
+
+// Call implements Peers.
+func (c *cluster) Call(ctx context.Context, addr string, request []byte) ([]byte, error) {
+	c.mu.Lock()
+	s := c.stores[addr]
+	c.mu.Unlock()
+	if s == nil {
+		return nil, errors.New("connection refused")
+	}
+	return s.Serve(ctx, request), nil
+}
+
+func newCluster(t *testing.T, tune func(*raft.Config)) *cluster {
+	t.Helper()
+	c := &cluster{t: t, tune: tune, stores: map[string]*Store{}, segment: 4 << 10}
+	listeners := make([]net.Listener, 3)
+	for i := range listeners {
+		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		listeners[i] = l
+		c.addrs = append(c.addrs, l.Addr().String())
+		c.dirs = append(c.dirs, t.TempDir())
+	}
+	for i, l := range listeners {
+		c.start(i, l)
+	}
+	t.Cleanup(func() {
+		for i := range c.addrs {
+			c.stop(i)
+		}
+	})
+	return c
+}
+
+func (c *cluster) start(i int, l net.Listener) *Store {
+	c.t.Helper()
+	if l == nil {
+		var err error
+		if l, err = (&net.ListenConfig{}).Listen(c.t.Context(), "tcp", c.addrs[i]); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	var members []Member
+	for j, addr := range c.addrs {
+		members = append(members, Member{ID: fmt.Sprint("n", j), Addr: addr})
+	}
+	s, err := tryOpen(c.t, Config{
+		Dir: c.dirs[i], NodeID: fmt.Sprint("n", i), Members: members, Lineage: "l1", Peers: c, tune: c.tune, segment: c.segment,
+		Stream: NewStream(l, func(ctx context.Context, addr string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+		}),
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stores[c.addrs[i]] = s
+	return s
+}
+
+func (c *cluster) stop(i int) {
+	c.t.Helper()
+	c.mu.Lock()
+	s := c.stores[c.addrs[i]]
+	delete(c.stores, c.addrs[i])
+	c.mu.Unlock()
+	if s != nil {
+		if err := s.Close(); err != nil {
+			c.t.Error(err)
+		}
+	}
+}
+
+func (c *cluster) store(i int) *Store {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stores[c.addrs[i]]
+}
+
+// leader returns the index of the replica that leads, once one does.
+func (c *cluster) leader() int {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), 20*time.Second)
+	defer cancel()
+	for ctx.Err() == nil {
+		for i := range c.addrs {
+			if s := c.store(i); s != nil && s.instance().leads() {
+				return i
+			}
+		}
+		pause(ctx, 5*time.Millisecond)
+	}
+	c.t.Fatal("nobody leads")
+	return -1
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+// equal fails unless all running replicas come to the same state.
+func (c *cluster) equal(rev uint64) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), 20*time.Second)
+	defer cancel()
+	var want []Entry
+	for i := range c.addrs {
+		s := c.store(i)
+		if s == nil {
+			continue
+		}
+		if err := s.WaitRevision(ctx, rev); err != nil {
+			c.t.Fatalf("replica %d does not reach revision %d: %v", i, rev, err)
+		}
+		v, err := s.ViewAt(rev)
+		if err != nil {
+			c.t.Fatalf("replica %d: %v", i, err)
+		}
+		got := listView(v, "", "")
+		if want == nil {
+			want = got
+		}
+		if diff := cmp.Diff(want, got, emptyIsNil); diff != "" {
+			c.t.Fatalf("replica %d differs: %s", i, diff)
+		}
+	}
+}
+
+func TestWriteOnFollower(t *testing.T) {
+	c := newCluster(t, nil)
+	l := c.leader()
+	f := c.store((l + 1) % 3)
+	res := put(t, f, "/a", "1")
+	if value(f, "/a") != "1" || res.Entry == nil || res.Entry.ModRevision != res.Revision {
+		t.Fatalf("not applied on the follower that acknowledged it: %+v", res)
+	}
+	res2, err := f.Apply(t.Context(), Write{Key: "/a", Value: []byte("2"), Expect: 99})
+	if !errors.Is(err, ErrConflict) || res2.Current == nil || string(res2.Current.Value) != "1" {
+		t.Fatalf("conflict through a follower: %+v, %v", res2, err)
+	}
+	if _, err := f.Apply(t.Context(), Write{Key: "/a", Delete: true, Expect: res.Revision}); err != nil {
+		t.Fatal(err)
+	}
+	put(t, f, "/ttl", "x")
+	res, err = f.Apply(t.Context(), Write{Key: "/ttl", Expect: Any, TTL: 3600})
+	if err != nil || res.Entry.Expires < time.Now().Unix()+3000 {
+		t.Fatalf("TTL through a follower: %+v, %v", res.Entry, err)
+	}
+	c.equal(res.Revision)
+}
+
+// What was acknowledged anywhere can be read anywhere after a barrier.
+func TestBarrierOnFollower(t *testing.T) {
+	c := newCluster(t, nil)
+	l := c.leader()
+	for i := range 50 {
+		val := fmt.Sprint(i)
+		put(t, c.store((l+i)%3), "/a", val)
+		f := c.store((l + i + 1) % 3)
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				if err := f.Barrier(t.Context()); err != nil {
+					t.Error(err)
+				}
+				if got := value(f, "/a"); got != val {
+					t.Errorf("after a barrier %q is read, %q was acknowledged", got, val)
+				}
+			})
+		}
+		wg.Wait()
+	}
+}
+
+// A follower learns of an isolated write at once, not with Raft's next 50 ms tick.
+func TestNudge(t *testing.T) {
+	c := newCluster(t, nil)
+	l := c.leader()
+	put(t, c.store(l), "/a", "0")
+	quick := 0
+	for i := range 20 {
+		res := put(t, c.store(l), "/a", fmt.Sprint(i))
+		start := time.Now()
+		if err := c.store((l+1)%3).WaitRevision(t.Context(), res.Revision); err != nil {
+			t.Fatal(err)
+		}
+		if time.Since(start) < 25*time.Millisecond {
+			quick++
+		}
+	}
+	if quick < 10 {
+		t.Errorf("only %d of 20 writes were seen at once", quick)
+	}
+}
+
+// Writers go on while the leader is stopped again and again; nothing acknowledged is lost and each
+// revision is given to one write.
+func TestLeaderLoss(t *testing.T) {
+	c := newCluster(t, nil)
+	c.leader()
+	ctx, cancel := context.WithCancel(t.Context())
+	var mu sync.Mutex
+	acked := map[uint64]string{}
+	var wg sync.WaitGroup
+	for w := range 4 {
+		wg.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				s := c.store((w + i) % 3)
+				if s == nil {
+					pause(ctx, time.Millisecond)
+					continue
+				}
+				key := fmt.Sprintf("/%d/%d", w, i)
+				res, err := s.Apply(ctx, Write{Key: key, Value: []byte(key)})
+				if err != nil {
+					continue
+				}
+				mu.Lock()
+				if other, ok := acked[res.Revision]; ok {
+					t.Errorf("revision %d was given to %s and %s", res.Revision, other, key)
+				}
+				acked[res.Revision] = key
+				mu.Unlock()
+				pause(ctx, time.Millisecond)
+			}
+		})
+	}
+	for round := range 3 {
+		l := c.leader()
+		pause(ctx, 100*time.Millisecond)
+		start := time.Now()
+		if round == 1 { // gone without handing over
+			if err := c.store(l).instance().stop(); err != nil {
+				t.Error(err)
+			}
+		}
+		c.stop(l)
+		c.leader()
+		t.Logf("next leader after %v", time.Since(start).Round(time.Millisecond))
+		pause(ctx, 100*time.Millisecond)
+		c.start(l, nil)
+	}
+	cancel()
+	wg.Wait()
+	l := c.store(c.leader())
+	res := put(t, l, "/end", "")
+	c.equal(res.Revision)
+	v := l.View()
+	for rev, key := range acked {
+		if e, ok := v.Get(key); !ok || e.ModRevision != rev {
+			t.Errorf("%s, acknowledged at revision %d, is %+v", key, rev, e)
+		}
+	}
+	if len(acked) < 50 {
+		t.Errorf("only %d writes", len(acked))
+	}
+}
+
+// A replica that was away for longer than the log reaches back gets a snapshot; its watches are
+// told ErrCompacted.
+func TestCatchUpBySnapshot(t *testing.T) {
+	c := newCluster(t, func(c *raft.Config) {
+		c.SnapshotThreshold, c.TrailingLogs, c.SnapshotInterval = 50, 5, 10*time.Millisecond
+	})
+	l := c.leader()
+	away := (l + 1) % 3
+	put(t, c.store(l), "/a", "1")
+	c.stop(away)
+	var last Result
+	for i := range 300 {
+		last = put(t, c.store(l), fmt.Sprintf("/k/%d", i%20), fmt.Sprint(i))
+	}
+	logs := c.store(l).instance().stores.logs
+	for first := uint64(0); first < 50; first, _ = logs.FirstIndex() {
+		if t.Context().Err() != nil {
+			t.Fatal("the log is never cut")
+		}
+		last = put(t, c.store(l), "/more", "")
+	}
+	s := c.start(away, nil)
+	w, err := s.Watch(s.Revision())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if err := s.WaitRevision(t.Context(), last.Revision); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := w.Next(t.Context(), nil); !errors.Is(err, ErrCompacted) {
+		t.Errorf("watch across a snapshot: %v, want ErrCompacted", err)
+	}
+	c.equal(last.Revision)
+	// And it is a full replica again, also after a restart.
+	c.stop(away)
+	c.start(away, nil)
+	last = put(t, c.store(away), "/end", "")
+	c.equal(last.Revision)
+}
+
+func TestNoMajority(t *testing.T) {
+	c := newCluster(t, nil)
+	l := c.leader()
+	put(t, c.store(l), "/a", "1")
+	c.stop((l + 1) % 3)
+	c.stop((l + 2) % 3)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := c.store(l).Apply(ctx, Write{Key: "/b"}); err == nil {
+		t.Error("a write without a majority was acknowledged")
+	}
+	if err := c.store(l).Barrier(ctx); err == nil {
+		t.Error("a barrier without a majority succeeded")
+	}
+	if got := value(c.store(l), "/a"); got != "1" {
+		t.Errorf("reading from local memory gives %q", got)
+	}
+}
