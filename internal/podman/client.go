@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -51,24 +52,34 @@ type Client struct {
 
 // New makes a client; it does no I/O.
 func New(cfg Config) *Client {
-	c := &Client{log: cfg.Log, slots: make(chan struct{}, heavyCalls)}
 	if cfg.Socket != "" {
-		c.dial = func(ctx context.Context) (net.Conn, error) { return dialSocket(ctx, cfg.Socket) }
-	} else {
-		c.svc = NewService(ServiceConfig{
-			Default: DefaultSocket(), Socket: filepath.Join(cfg.RunDir, "podman.sock"),
-			Binary: cfg.Binary, Idle: cfg.Idle, Log: cfg.Log,
-		})
-		c.dial = c.svc.Dial
+		dial := func(ctx context.Context) (net.Conn, error) { return dialSocket(ctx, cfg.Socket) }
+		return newClient(dial, cfg.Log)
 	}
-	c.http = &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
-		// One connection per call: a unix socket costs nothing, and no call can be sent on a
-		// connection that an idle service is just closing. So a refused dial is always safe to repeat.
-		DisableKeepAlives:  true,
-		DisableCompression: true,
-	}}
+	return NewWithService(NewService(ServiceConfig{
+		Default: DefaultSocket(), Socket: filepath.Join(cfg.RunDir, "podman.sock"),
+		Binary: cfg.Binary, Idle: cfg.Idle, Log: cfg.Log,
+	}), cfg.Log)
+}
+
+// NewWithService makes a client of a service that is started on demand, and that Close ends.
+func NewWithService(s *Service, log *slog.Logger) *Client {
+	c := newClient(s.Dial, log)
+	c.svc = s
 	return c
+}
+
+func newClient(dial func(ctx context.Context) (net.Conn, error), log *slog.Logger) *Client {
+	return &Client{
+		log: log, dial: dial, slots: make(chan struct{}, heavyCalls),
+		http: &http.Client{Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+			// One connection per call: a unix socket costs nothing, and no call can be sent on a
+			// connection that an idle service is just closing.
+			DisableKeepAlives:  true,
+			DisableCompression: true,
+		}},
+	}
 }
 
 // Close ends a service that this client started; containers keep running.
@@ -186,12 +197,13 @@ type request struct {
 
 // do sends r and returns the answer of a 2xx or 304 status, body open.
 func (c *Client) do(ctx context.Context, r request) (*http.Response, error) {
-	req, err := r.build(ctx)
-	if err != nil {
-		return nil, err
-	}
 	begun := time.Now()
-	resp, err := c.http.Do(req)
+	resp, err := c.send(ctx, r)
+	if unread(err) && ctx.Err() == nil {
+		if _, once := r.body.(io.Reader); !once {
+			resp, err = c.send(ctx, r)
+		}
+	}
 	if err != nil {
 		return nil, callError(ctx, err)
 	}
@@ -199,12 +211,26 @@ func (c *Client) do(ctx context.Context, r request) (*http.Response, error) {
 	if resp.StatusCode < 300 || resp.StatusCode == http.StatusNotModified {
 		return resp, nil
 	}
-	defer resp.Body.Close() //nolint:errcheck // nothing is left to lose
+	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
 		return nil, callError(ctx, err)
 	}
 	return nil, decodeError(resp.StatusCode, b)
+}
+
+func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
+	req, err := r.build(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.http.Do(req)
+}
+
+// unread tells that a service left, as it does when idle, just after it had let us connect: the kernel says "reset" or
+// "broken pipe" only when nobody read what was sent. Such a call may be repeated whatever it does.
+func unread(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 func (r request) build(ctx context.Context) (*http.Request, error) {
@@ -265,7 +291,7 @@ func (c *Client) call(ctx context.Context, r request, out any) error {
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close() //nolint:errcheck // read to its end or given up
+	defer resp.Body.Close()
 	body := io.LimitReader(resp.Body, maxBody)
 	if out == nil || resp.StatusCode == http.StatusNotModified {
 		_, err = io.Copy(io.Discard, body)

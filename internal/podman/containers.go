@@ -17,7 +17,7 @@ func isNotFound(err error) bool { return errors.Is(err, ErrNotFound) }
 
 // Create makes a container and returns its ID. A taken name is ErrConflict, an unknown image or pod ErrNotFound.
 func (c *Client) Create(ctx context.Context, spec ContainerSpec) (string, error) {
-	var out struct{ Id string } //nolint:revive,staticcheck // libpod's spelling
+	var out struct{ Id string }
 	err := c.call(ctx, request{method: http.MethodPost, path: "/containers/create", body: spec, heavy: true}, &out)
 	if err != nil {
 		return "", fmt.Errorf("create container %s: %w", spec.Name, err)
@@ -71,7 +71,7 @@ func (c *Client) Remove(ctx context.Context, id string, force bool) error {
 }
 
 type inspected struct {
-	Id, Name, Pod    string //nolint:revive,staticcheck // libpod's spelling
+	Id, Name, Pod    string
 	Created          time.Time
 	Image, ImageName string
 	StaticDir        string
@@ -143,7 +143,7 @@ func stateOf(s string) ContainerState {
 }
 
 type listedContainer struct {
-	Id             string //nolint:revive,staticcheck // libpod's spelling
+	Id             string
 	Names          []string
 	Pod            string
 	Labels         map[string]string
@@ -217,13 +217,13 @@ func (c *Client) Stats(ctx context.Context) ([]Stats, error) {
 		return nil, fmt.Errorf("container stats: %w", err)
 	}
 	if out.Error != nil {
-		b, _ := json.Marshal(out.Error) //nolint:errcheck // it came out of JSON
+		b, _ := json.Marshal(out.Error)
 		return nil, fmt.Errorf("container stats: %s", b)
 	}
 	list := make([]Stats, 0, len(out.Stats))
 	for _, s := range out.Stats {
 		list = append(list, Stats{
-			ID: s.ContainerID, CPU: time.Duration(min(s.CPUNano, math.MaxInt64)), Memory: s.MemUsage, //nolint:gosec // bounded
+			ID: s.ContainerID, CPU: time.Duration(min(s.CPUNano, math.MaxInt64)), Memory: s.MemUsage,
 			MemoryLimit: s.MemLimit, Pids: s.PIDs, BlockIn: s.BlockInput, BlockOut: s.BlockOutput,
 		})
 	}

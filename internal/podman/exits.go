@@ -42,14 +42,14 @@ func watchDir(ctx context.Context, dir string, fn func(Exit)) error {
 		return fmt.Errorf("inotify: %w (raise fs.inotify.max_user_instances)", err)
 	}
 	// os.File puts the descriptor into the runtime's poller, so that closing it ends a blocked Read.
-	f := os.NewFile(uintptr(fd), "inotify") //nolint:gosec // a descriptor is small and positive
-	defer f.Close()                         //nolint:errcheck // nothing to lose
+	f := os.NewFile(uintptr(fd), "inotify")
+	defer f.Close()
 	// conmon writes a temporary file and renames it, older ones write in place.
 	const mask = unix.IN_MOVED_TO | unix.IN_CLOSE_WRITE | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
 	if _, err := unix.InotifyAddWatch(fd, dir, mask); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = f.Close() }) //nolint:errcheck // ends the Read below
+	stop := context.AfterFunc(ctx, func() { _ = f.Close() })
 	defer stop()
 	if err := readExisting(dir, fn); err != nil {
 		return err
@@ -92,7 +92,7 @@ func handleEvents(buf []byte, dir string, fn func(Exit)) (gone bool) {
 		case mask&(unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_IGNORED) != 0:
 			gone = true
 		case mask&unix.IN_Q_OVERFLOW != 0:
-			_ = readExisting(dir, fn) //nolint:errcheck // a hint; the caller lists now and then
+			_ = readExisting(dir, fn)
 		case name != "":
 			reportExit(dir, name, fn)
 		}
@@ -106,7 +106,7 @@ func reportExit(dir, name string, fn func(Exit)) {
 		return
 	}
 	path := filepath.Join(dir, name)
-	b, err := os.ReadFile(path) //nolint:gosec // conmon's own directory
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return // the container is already removed
 	}

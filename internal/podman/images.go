@@ -15,7 +15,7 @@ import (
 )
 
 type inspectedImage struct {
-	Id                    string //nolint:revive,staticcheck // libpod's spelling
+	Id                    string
 	RepoTags, RepoDigests []string
 	Size                  int64
 	Created               time.Time
@@ -37,7 +37,7 @@ func (c *Client) Image(ctx context.Context, ref string) (Image, error) {
 	for _, name := range names {
 		img, err := c.inspectImage(ctx, name)
 		switch {
-		case err == nil && img.answersTo(name):
+		case err == nil && img.Named(name):
 			return img, nil
 		case err != nil && !isNotFound(err):
 			return Image{}, fmt.Errorf("inspect image %s: %w", name, err)
@@ -46,8 +46,8 @@ func (c *Client) Image(ctx context.Context, ref string) (Image, error) {
 	return Image{}, fmt.Errorf("image %s: %w", ref, ErrNotFound)
 }
 
-// answersTo guards against Podman's generosity: it also finds images by the beginning of their ID.
-func (i Image) answersTo(name string) bool {
+// Named tells whether a full name or an ID is this image's. Podman also finds images by the beginning of their ID.
+func (i Image) Named(name string) bool {
 	if isID(name) {
 		return i.ID == strings.TrimPrefix(name, "sha256:")
 	}
@@ -74,7 +74,7 @@ func (c *Client) inspectImage(ctx context.Context, name string) (Image, error) {
 // Images lists all local images, without their configuration.
 func (c *Client) Images(ctx context.Context) ([]Image, error) {
 	var list []struct {
-		Id                    string //nolint:revive,staticcheck // libpod's spelling
+		Id                    string
 		RepoTags, RepoDigests []string
 		Names                 []string
 		Size                  int64
@@ -142,7 +142,7 @@ func (c *Client) Pull(ctx context.Context, ref string, auth *Auth) (string, erro
 	if err != nil {
 		return "", fmt.Errorf("pull image %s: %w", name, err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // read to its end or given up
+	defer resp.Body.Close()
 	id, err := readPull(resp.Body)
 	if err != nil {
 		if ctx.Err() != nil {

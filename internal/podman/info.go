@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Ping tells whether the service answers.
@@ -70,18 +72,9 @@ func (c *Client) Info(ctx context.Context) (Info, error) {
 
 // hasSysResource tells whether this process, and so a service of the same user, may lower OOM scores.
 func hasSysResource() bool {
-	const capSysResource = 24
-	b, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return false
-	}
-	for line := range strings.Lines(string(b)) {
-		if hex, ok := strings.CutPrefix(line, "CapEff:"); ok {
-			caps, err := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
-			return err == nil && caps&(1<<capSysResource) != 0
-		}
-	}
-	return false
+	var caps [2]unix.CapUserData
+	err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &caps[0])
+	return err == nil && caps[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
 }
 
 // ownOOMScoreAdj is the score below which a process without privileges cannot go.

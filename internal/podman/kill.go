@@ -2,6 +2,7 @@ package podman
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -24,14 +25,14 @@ func killProcess(pid int, sig unix.Signal) error {
 // the session's record behind for five minutes, in case somebody asks for the exit code: a probe every few
 // seconds would pile up dozens, and a pod whose cgroup holds one takes 3 s to remove. The second of them only sleeps;
 // SIGTERM wakes it, and it runs Podman's own cleanup. Measured on 4.3.1 and 5.4.2.
-func reapExec(session string) {
-	const tries, pause = 20, 5 * time.Millisecond // the sleeper comes a moment after the exit code
+func reapExec(ctx context.Context, session string) {
+	const tries, wait = 20, 5 * time.Millisecond // the sleeper comes a moment after the exit code
 	for range tries {
 		if pid := findSleeper(session); pid != 0 {
-			_ = killProcess(pid, unix.SIGTERM) //nolint:errcheck // then it sleeps to the end
+			_ = killProcess(pid, unix.SIGTERM)
 			return
 		}
-		time.Sleep(pause)
+		pause(ctx, wait)
 	}
 }
 

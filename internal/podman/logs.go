@@ -21,7 +21,7 @@ func RotateLog(staticDir, path, to string) error {
 	case err != nil:
 		return fmt.Errorf("rotate log %s: %w", path, err)
 	}
-	defer ctl.Close() //nolint:errcheck // the write below is what counts
+	defer ctl.Close()
 	if err := os.Rename(path, to); err != nil {
 		return fmt.Errorf("rotate log: %w", err)
 	}

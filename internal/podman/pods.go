@@ -36,7 +36,7 @@ func (c *Client) CreatePod(ctx context.Context, spec PodSpec) (string, error) {
 	if spec.Shared == nil {
 		spec.Shared = []string{} // absent would mean Podman's default set
 	}
-	var out struct{ Id string } //nolint:revive,staticcheck // libpod's spelling
+	var out struct{ Id string }
 	err := c.call(ctx, request{method: http.MethodPost, path: "/pods/create", body: spec, heavy: true}, &out)
 	if err != nil {
 		return "", fmt.Errorf("create pod %s: %w", spec.Name, err)
@@ -55,14 +55,14 @@ func (c *Client) RemovePod(ctx context.Context, name string) error {
 }
 
 type listedPod struct {
-	Id         string //nolint:revive,staticcheck // libpod's spelling
+	Id         string
 	Name       string
 	Status     string
 	Labels     map[string]string
 	Created    time.Time
-	InfraId    string //nolint:revive,staticcheck // libpod's spelling
+	InfraId    string
 	Containers []struct {
-		Id string //nolint:revive,staticcheck // libpod's spelling
+		Id string
 	}
 }
 

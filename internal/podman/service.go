@@ -96,10 +96,10 @@ func (s *Service) start(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	defer out.Close() //nolint:errcheck // the child has its own
+	defer out.Close()
 	secs := strconv.Itoa(int(max(s.cfg.Idle/time.Second, 1)))
 	// Not CommandContext: the service belongs to no single call.
-	cmd := exec.Command(bin, "system", "service", "--time="+secs, "unix://"+s.cfg.Socket) //nolint:gosec,noctx // see above
+	cmd := exec.Command(bin, "system", "service", "--time="+secs, "unix://"+s.cfg.Socket) //nolint:noctx // see above
 	cmd.Env = append(os.Environ(), "PODMAN_IGNORE_CGROUPSV1_WARNING=1")
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = out, out
@@ -111,7 +111,7 @@ func (s *Service) start(ctx context.Context) (net.Conn, error) {
 	s.cmd, s.done = cmd, done
 	go func() {
 		defer close(done)
-		_ = cmd.Wait() //nolint:errcheck // it leaves when idle; why it left early is in its log
+		_ = cmd.Wait()
 	}()
 	s.cfg.Log.Debug("podman service started", "pid", cmd.Process.Pid, "socket", s.cfg.Socket)
 	return s.await(ctx, done)

@@ -12,21 +12,17 @@ type ContainerSpec struct {
 	Env        map[string]string `json:"env,omitempty"`
 	WorkDir    string            `json:"work_dir,omitempty"`
 	// MakeWorkDir has Podman create a working directory the image lacks.
-	MakeWorkDir bool   `json:"create_working_dir,omitempty"`
-	Terminal    bool   `json:"terminal,omitempty"`
-	Stdin       bool   `json:"stdin,omitempty"`
-	StopSignal  int    `json:"stop_signal,omitempty"`
-	StopTimeout *uint  `json:"stop_timeout,omitempty"` // seconds
-	Umask       string `json:"umask,omitempty"`
+	MakeWorkDir bool  `json:"create_working_dir,omitempty"`
+	Terminal    bool  `json:"terminal,omitempty"`
+	Stdin       bool  `json:"stdin,omitempty"`
+	StopSignal  int   `json:"stop_signal,omitempty"`
+	StopTimeout *uint `json:"stop_timeout,omitempty"` // seconds
 
-	Hostname  string    `json:"hostname,omitempty"`
-	NetNS     Namespace `json:"netns,omitzero"`
-	PidNS     Namespace `json:"pidns,omitzero"`
-	IpcNS     Namespace `json:"ipcns,omitzero"`
-	UtsNS     Namespace `json:"utsns,omitzero"`
-	UserNS    Namespace `json:"userns,omitzero"`
-	CgroupNS  Namespace `json:"cgroupns,omitzero"`
-	CgroupDir string    `json:"cgroup_parent,omitempty"`
+	Hostname string    `json:"hostname,omitempty"`
+	NetNS    Namespace `json:"netns,omitzero"`
+	PidNS    Namespace `json:"pidns,omitzero"`
+	IpcNS    Namespace `json:"ipcns,omitzero"`
+	UtsNS    Namespace `json:"utsns,omitzero"`
 
 	UseImageHosts      bool `json:"use_image_hosts,omitempty"`
 	UseImageResolvConf bool `json:"use_image_resolve_conf,omitempty"`
@@ -35,9 +31,7 @@ type ContainerSpec struct {
 	ImageVolumeMode string  `json:"image_volume_mode,omitempty"`
 	ReadOnlyRootFS  bool    `json:"read_only_filesystem,omitempty"`
 	// ReadWriteTmpfs keeps Podman 5 from putting writable /tmp and /run over a read-only root.
-	ReadWriteTmpfs *bool  `json:"read_write_tmpfs,omitempty"`
-	ShmSize        *int64 `json:"shm_size,omitempty"` // bytes
-	Volatile       bool   `json:"volatile,omitempty"` // no fsync for the writable layer
+	ReadWriteTmpfs *bool `json:"read_write_tmpfs,omitempty"`
 
 	User           string            `json:"user,omitempty"`
 	Groups         []string          `json:"groups,omitempty"`
@@ -47,7 +41,6 @@ type ContainerSpec struct {
 	NoNewPrivs     bool              `json:"no_new_privileges,omitempty"`
 	SeccompProfile string            `json:"seccomp_profile_path,omitempty"` // a file or "unconfined"
 	SelinuxOpts    []string          `json:"selinux_opts,omitempty"`
-	Mask           []string          `json:"mask,omitempty"`
 	Unmask         []string          `json:"unmask,omitempty"`
 	Sysctl         map[string]string `json:"sysctl,omitempty"`
 
@@ -90,11 +83,9 @@ type HealthConfig struct {
 
 // Resources are OCI limits.
 type Resources struct {
-	CPU     *CPU              `json:"cpu,omitempty"`
-	Memory  *Memory           `json:"memory,omitempty"`
-	Pids    *Pids             `json:"pids,omitempty"`
-	Huge    []HugepageLimit   `json:"hugepageLimits,omitempty"`
-	Unified map[string]string `json:"unified,omitempty"`
+	CPU    *CPU            `json:"cpu,omitempty"`
+	Memory *Memory         `json:"memory,omitempty"`
+	Huge   []HugepageLimit `json:"hugepageLimits,omitempty"`
 }
 
 // CPU limits.
@@ -109,11 +100,6 @@ type Memory struct {
 	Limit *int64 `json:"limit,omitempty"`
 	// Swap is memory plus swap.
 	Swap *int64 `json:"swap,omitempty"`
-}
-
-// Pids is the largest number of tasks.
-type Pids struct {
-	Limit int64 `json:"limit"`
 }
 
 // HugepageLimit is a limit in bytes for one page size ("2MB").

@@ -2,9 +2,7 @@ package podman
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -36,11 +34,7 @@ func (c *Client) Exec(ctx context.Context, id string, cfg ExecConfig) (int, erro
 	if size, ok := firstSize(cfg.Resize); ok && cfg.TTY {
 		start["h"], start["w"] = size.Height, size.Width
 	}
-	body, err := json.Marshal(start)
-	if err != nil {
-		return 0, fmt.Errorf("encode exec start: %w", err)
-	}
-	conn, err := c.hijack(ctx, "/exec/"+session+"/start", nil, body)
+	conn, err := c.hijack(ctx, "/exec/"+session+"/start", nil, start)
 	if err != nil {
 		return 0, fmt.Errorf("exec in container %s: %w", id, err)
 	}
@@ -50,12 +44,12 @@ func (c *Client) Exec(ctx context.Context, id string, cfg ExecConfig) (int, erro
 	}
 	if err := c.pump(ctx, conn, s); err != nil {
 		if ctx.Err() != nil {
-			c.killExec(session)
+			c.killExec(context.WithoutCancel(ctx), session)
 		}
 		return 0, fmt.Errorf("exec in container %s: %w", id, err)
 	}
 	code, err := c.execExit(ctx, session)
-	reapExec(session)
+	reapExec(ctx, session)
 	return code, err
 }
 
@@ -65,7 +59,7 @@ func (c *Client) createExec(ctx context.Context, id string, cfg ExecConfig) (str
 		// No key sequence may detach a Kubernetes client.
 		"DetachKeys": "",
 	}
-	var out struct{ Id string } //nolint:revive,staticcheck // libpod's spelling
+	var out struct{ Id string }
 	err := c.call(ctx, request{method: http.MethodPost, path: "/containers/" + id + "/exec", body: req}, &out)
 	return out.Id, err
 }
@@ -94,11 +88,7 @@ func (c *Client) execExit(ctx context.Context, session string) (int, error) {
 		if !st.Running {
 			return st.ExitCode, nil
 		}
-		select {
-		case <-time.After(exitPoll):
-		case <-ctx.Done():
-			return 0, fmt.Errorf("exit code of exec: %w", context.Cause(ctx))
-		}
+		pause(ctx, exitPoll)
 	}
 }
 
@@ -139,29 +129,21 @@ type hijacked struct {
 	r *bufio.Reader
 }
 
-func (c *Client) hijack(ctx context.Context, path string, q url.Values, body []byte) (*hijacked, error) {
-	var rd any
-	if body != nil {
-		rd = bytes.NewReader(body)
-	}
-	req, err := request{method: http.MethodPost, path: path, query: q, body: rd}.build(ctx)
+func (c *Client) hijack(ctx context.Context, path string, q url.Values, body any) (*hijacked, error) {
+	header := http.Header{"Connection": {"Upgrade"}, "Upgrade": {"tcp"}}
+	req, err := request{method: http.MethodPost, path: path, query: q, header: header, body: body}.build(ctx)
 	if err != nil {
 		return nil, err
-	}
-	req.Header.Set("Connection", "Upgrade")
-	req.Header.Set("Upgrade", "tcp")
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
 	}
 	conn, err := c.dial(ctx)
 	if err != nil {
 		return nil, callError(ctx, err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) //nolint:errcheck // ends the reads and writes below
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	h, err := upgrade(conn, req)
 	if err != nil {
-		_ = conn.Close() //nolint:errcheck // the first error counts
+		_ = conn.Close()
 		var api *apiError
 		if errors.As(err, &api) {
 			return nil, err
@@ -200,9 +182,9 @@ type streams struct {
 
 // pump copies until the far end closes or ctx ends, and closes conn.
 func (c *Client) pump(ctx context.Context, conn *hijacked, s streams) error {
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) //nolint:errcheck // ends the copies
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
-	defer conn.Close() //nolint:errcheck // both directions are done
+	defer conn.Close()
 	resized := make(chan struct{})
 	rctx, cancel := context.WithCancel(ctx)
 	go func() {
@@ -213,9 +195,9 @@ func (c *Client) pump(ctx context.Context, conn *hijacked, s streams) error {
 	if s.stdin != nil {
 		// Not waited for: a Read of somebody else's reader cannot be ended from here.
 		go func() {
-			_, _ = io.Copy(conn.Conn, s.stdin) //nolint:errcheck // a command may ignore its input
+			_, _ = io.Copy(conn.Conn, s.stdin)
 			if cw, ok := conn.Conn.(interface{ CloseWrite() error }); ok {
-				_ = cw.CloseWrite() //nolint:errcheck // the far end may be gone
+				_ = cw.CloseWrite()
 			}
 		}()
 	}
@@ -245,8 +227,16 @@ func (c *Client) followSize(ctx context.Context, s streams) {
 			if err == nil || ctx.Err() != nil {
 				break
 			}
-			time.Sleep(exitPoll)
+			pause(ctx, exitPoll)
 		}
+	}
+}
+
+// pause waits unless ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
 	}
 }
 
@@ -312,8 +302,8 @@ func demux(r io.Reader, stdout, stderr io.Writer) error {
 }
 
 // killExec ends a command whose caller has gone. Podman has no call for it, but tells the process.
-func (c *Client) killExec(session string) {
-	ctx, cancel := context.WithTimeout(context.Background(), exitWait)
+func (c *Client) killExec(ctx context.Context, session string) {
+	ctx, cancel := context.WithTimeout(ctx, exitWait)
 	defer cancel()
 	st, err := c.execInspect(ctx, session)
 	if err != nil || !st.Running || st.Pid <= 1 {
@@ -323,5 +313,5 @@ func (c *Client) killExec(session string) {
 		c.log.Debug("exec outlives its caller", "session", session, "pid", st.Pid, "err", err)
 		return
 	}
-	reapExec(session)
+	reapExec(ctx, session)
 }

@@ -61,7 +61,7 @@ func (w *warnings) add(format string, args ...any) {
 
 func gracePeriod(pod *corev1.Pod) uint {
 	if g := pod.Spec.TerminationGracePeriodSeconds; g != nil && *g >= 0 {
-		return uint(*g) //nolint:gosec // not negative
+		return uint(*g)
 	}
 	return corev1.DefaultTerminationGracePeriodSeconds
 }

@@ -139,7 +139,7 @@ func file(t *testing.T, name, text string) string {
 		t.Fatal(err)
 	}
 	// Containers run as other users than this test.
-	if err := os.Chmod(path, 0o666); err != nil { //nolint:gosec // a scratch file
+	if err := os.Chmod(path, 0o666); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -236,10 +236,10 @@ func sharedMemory(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(dir, os.ModeSticky|0o777); err != nil { //nolint:gosec // containers run as anybody
+	if err := os.Chmod(dir, os.ModeSticky|0o777); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) }) //nolint:errcheck // scratch
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
 }
 

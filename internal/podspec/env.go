@@ -74,7 +74,7 @@ func (e *envBuilder) configMap(name string, optional bool) (*corev1.ConfigMap, e
 	cm, err := e.src.ConfigMap(e.pod.Namespace, name)
 	if err != nil {
 		if optional && apierrors.IsNotFound(err) {
-			return nil, nil //nolint:nilnil // optional and absent
+			return nil, nil
 		}
 		return nil, err
 	}
@@ -90,7 +90,7 @@ func (e *envBuilder) secret(name string, optional bool) (*corev1.Secret, error) 
 	s, err := e.src.Secret(e.pod.Namespace, name)
 	if err != nil {
 		if optional && apierrors.IsNotFound(err) {
-			return nil, nil //nolint:nilnil // optional and absent
+			return nil, nil
 		}
 		return nil, err
 	}

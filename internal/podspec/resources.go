@@ -51,7 +51,7 @@ func resources(spec *podman.ContainerSpec, in Input, w *warnings) {
 	for name, q := range r.Limits {
 		size, ok := strings.CutPrefix(string(name), corev1.ResourceHugePagesPrefix)
 		if ok && usable("hugetlb", string(name), true) {
-			res.Huge = append(res.Huge, podman.HugepageLimit{PageSize: hugeSize(size), Limit: uint64(q.Value())}) //nolint:gosec // validated
+			res.Huge = append(res.Huge, podman.HugepageLimit{PageSize: hugeSize(size), Limit: uint64(q.Value())})
 		}
 	}
 	slices.SortFunc(res.Huge, func(a, b podman.HugepageLimit) int { return strings.Compare(a.PageSize, b.PageSize) })
@@ -87,7 +87,7 @@ func cpu(request, limit *resource.Quantity) *podman.CPU {
 	if request.IsZero() {
 		milli = limit.MilliValue()
 	}
-	shares := uint64(min(max(milli*sharesPerCPU/1000, minShares), maxShares)) //nolint:gosec // bounded
+	shares := uint64(min(max(milli*sharesPerCPU/1000, minShares), maxShares))
 	c := &podman.CPU{Shares: &shares}
 	if !limit.IsZero() {
 		quota := max(limit.MilliValue()*cpuPeriod/1000, minQuota)

@@ -1,4 +1,4 @@
-package podman
+package podmantest
 
 import (
 	"context"
@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/podman-swarm/podman-swarm/internal/podman"
 )
 
 // firstPid keeps a fake's process IDs away from real ones: no kernel hands out so large a number.
@@ -23,17 +25,17 @@ func matches(have, want map[string]string) bool {
 }
 
 // CreatePod is Client's.
-func (f *Fake) CreatePod(ctx context.Context, spec PodSpec) (string, error) {
+func (f *Fake) CreatePod(ctx context.Context, spec podman.PodSpec) (string, error) {
 	if err := f.begin(ctx, "CreatePod", spec.Name, true); err != nil {
 		return "", fmt.Errorf("create pod %s: %w", spec.Name, err)
 	}
 	defer f.mu.Unlock()
 	for _, p := range f.pods {
 		if p.Name == spec.Name {
-			return "", fmt.Errorf("create pod %s: %w: name is in use", spec.Name, ErrConflict)
+			return "", fmt.Errorf("create pod %s: %w: name is in use", spec.Name, podman.ErrConflict)
 		}
 	}
-	p := &Pod{ID: f.newID(), Name: spec.Name, Labels: maps.Clone(spec.Labels), State: "Created", Created: time.Now()}
+	p := &podman.Pod{ID: f.newID(), Name: spec.Name, Labels: maps.Clone(spec.Labels), State: "Created", Created: time.Now()}
 	f.pods[p.ID] = p
 	return p.ID, nil
 }
@@ -60,12 +62,12 @@ func (f *Fake) RemovePod(ctx context.Context, name string) error {
 }
 
 // Pods is Client's.
-func (f *Fake) Pods(ctx context.Context, labels map[string]string) ([]Pod, error) {
+func (f *Fake) Pods(ctx context.Context, labels map[string]string) ([]podman.Pod, error) {
 	if err := f.begin(ctx, "Pods", "", false); err != nil {
 		return nil, err
 	}
 	defer f.mu.Unlock()
-	var out []Pod
+	var out []podman.Pod
 	for _, id := range slices.Sorted(maps.Keys(f.pods)) {
 		p := *f.pods[id]
 		if !matches(p.Labels, labels) {
@@ -82,27 +84,27 @@ func (f *Fake) Pods(ctx context.Context, labels map[string]string) ([]Pod, error
 }
 
 // Create is Client's.
-func (f *Fake) Create(ctx context.Context, spec ContainerSpec) (string, error) {
+func (f *Fake) Create(ctx context.Context, spec podman.ContainerSpec) (string, error) {
 	if err := f.begin(ctx, "Create", spec.Name, true); err != nil {
 		return "", fmt.Errorf("create container %s: %w", spec.Name, err)
 	}
 	defer f.mu.Unlock()
 	if f.find(spec.Name) != nil {
-		return "", fmt.Errorf("create container %s: %w: name is in use", spec.Name, ErrConflict)
+		return "", fmt.Errorf("create container %s: %w: name is in use", spec.Name, podman.ErrConflict)
 	}
-	known := slices.ContainsFunc(slices.Collect(maps.Values(f.images)), func(i Image) bool {
+	known := slices.ContainsFunc(slices.Collect(maps.Values(f.images)), func(i podman.Image) bool {
 		return i.ID == spec.Image || slices.Contains(i.RepoTags, spec.Image)
 	})
 	if !known {
-		return "", fmt.Errorf("create container %s: %w: image not known", spec.Name, ErrNotFound)
+		return "", fmt.Errorf("create container %s: %w: image not known", spec.Name, podman.ErrNotFound)
 	}
 	if _, ok := f.pods[spec.Pod]; spec.Pod != "" && !ok {
-		return "", fmt.Errorf("create container %s: %w: no such pod", spec.Name, ErrNotFound)
+		return "", fmt.Errorf("create container %s: %w: no such pod", spec.Name, podman.ErrNotFound)
 	}
 	c := &fakeContainer{spec: spec}
 	id := f.newID()
-	c.Container = Container{
-		ID: id, Name: spec.Name, PodID: spec.Pod, Labels: maps.Clone(spec.Labels), State: Created, Created: time.Now(),
+	c.Container = podman.Container{
+		ID: id, Name: spec.Name, PodID: spec.Pod, Labels: maps.Clone(spec.Labels), State: podman.Created, Created: time.Now(),
 		ImageID: spec.Image, Image: spec.Image, LogPath: spec.Log.Path,
 		StaticDir: "/var/lib/containers/storage/overlay-containers/" + id + "/userdata",
 	}
@@ -118,9 +120,9 @@ func (f *Fake) Start(ctx context.Context, id string) error {
 	defer f.mu.Unlock()
 	c := f.find(id)
 	if c == nil {
-		return fmt.Errorf("start container %s: %w", id, ErrNotFound)
+		return fmt.Errorf("start container %s: %w", id, podman.ErrNotFound)
 	}
-	if c.State == Running {
+	if c.State == podman.Running {
 		return nil
 	}
 	c.behavior = Behavior{}
@@ -131,7 +133,7 @@ func (f *Fake) Start(ctx context.Context, id string) error {
 		return fmt.Errorf("start container %s: %w", id, c.behavior.StartError)
 	}
 	f.seq++
-	c.State, c.Pid, c.Started, c.Finished = Running, firstPid+f.seq, time.Now(), time.Time{}
+	c.State, c.Pid, c.Started, c.Finished = podman.Running, firstPid+f.seq, time.Now(), time.Time{}
 	c.ExitCode, c.OOMKilled = 0, false
 	ended := make(chan struct{})
 	c.ended = ended
@@ -165,9 +167,9 @@ func (f *Fake) Stop(ctx context.Context, id string, grace time.Duration) error {
 	c := f.find(id)
 	if c == nil {
 		f.mu.Unlock()
-		return fmt.Errorf("stop container %s: %w", id, ErrNotFound)
+		return fmt.Errorf("stop container %s: %w", id, podman.ErrNotFound)
 	}
-	if c.State != Running {
+	if c.State != podman.Running {
 		f.mu.Unlock()
 		return nil
 	}
@@ -176,7 +178,7 @@ func (f *Fake) Stop(ctx context.Context, id string, grace time.Duration) error {
 		f.mu.Unlock()
 		return nil
 	}
-	c.State = Stopping
+	c.State = podman.Stopping
 	ended := c.ended
 	f.mu.Unlock()
 	timer := time.NewTimer(grace)
@@ -203,9 +205,9 @@ func (f *Fake) Kill(ctx context.Context, id, signal string) error {
 	c := f.find(id)
 	switch {
 	case c == nil:
-		return fmt.Errorf("kill container %s: %w", id, ErrNotFound)
-	case c.State != Running && c.State != Stopping:
-		return fmt.Errorf("kill container %s: %w: can only kill running containers", id, ErrConflict)
+		return fmt.Errorf("kill container %s: %w", id, podman.ErrNotFound)
+	case c.State != podman.Running && c.State != podman.Stopping:
+		return fmt.Errorf("kill container %s: %w: can only kill running containers", id, podman.ErrConflict)
 	}
 	switch strings.TrimPrefix(signal, "SIG") {
 	case "KILL", "9":
@@ -228,8 +230,8 @@ func (f *Fake) Remove(ctx context.Context, id string, force bool) error {
 	switch {
 	case c == nil:
 		return nil
-	case !force && (c.State == Running || c.State == Stopping):
-		return fmt.Errorf("remove container %s: %w: container is running", id, ErrConflict)
+	case !force && (c.State == podman.Running || c.State == podman.Stopping):
+		return fmt.Errorf("remove container %s: %w: container is running", id, podman.ErrConflict)
 	}
 	f.end(c, 137)
 	delete(f.containers, c.ID)
@@ -237,25 +239,25 @@ func (f *Fake) Remove(ctx context.Context, id string, force bool) error {
 }
 
 // Inspect is Client's.
-func (f *Fake) Inspect(ctx context.Context, id string) (Container, error) {
+func (f *Fake) Inspect(ctx context.Context, id string) (podman.Container, error) {
 	if err := f.begin(ctx, "Inspect", id, false); err != nil {
-		return Container{}, fmt.Errorf("inspect container %s: %w", id, err)
+		return podman.Container{}, fmt.Errorf("inspect container %s: %w", id, err)
 	}
 	defer f.mu.Unlock()
 	c := f.find(id)
 	if c == nil {
-		return Container{}, fmt.Errorf("inspect container %s: %w", id, ErrNotFound)
+		return podman.Container{}, fmt.Errorf("inspect container %s: %w", id, podman.ErrNotFound)
 	}
 	return c.Container, nil
 }
 
 // Containers is Client's: what a list lacks is missing here too.
-func (f *Fake) Containers(ctx context.Context, labels map[string]string) ([]Container, error) {
+func (f *Fake) Containers(ctx context.Context, labels map[string]string) ([]podman.Container, error) {
 	if err := f.begin(ctx, "Containers", "", false); err != nil {
 		return nil, fmt.Errorf("list containers: %w", err)
 	}
 	defer f.mu.Unlock()
-	var out []Container
+	var out []podman.Container
 	for _, id := range slices.Sorted(maps.Keys(f.containers)) {
 		c := f.containers[id].Container
 		if !matches(c.Labels, labels) {
@@ -269,15 +271,15 @@ func (f *Fake) Containers(ctx context.Context, labels map[string]string) ([]Cont
 }
 
 // Stats is Client's: every running container has used a little.
-func (f *Fake) Stats(ctx context.Context) ([]Stats, error) {
+func (f *Fake) Stats(ctx context.Context) ([]podman.Stats, error) {
 	if err := f.begin(ctx, "Stats", "", false); err != nil {
 		return nil, err
 	}
 	defer f.mu.Unlock()
-	var out []Stats
+	var out []podman.Stats
 	for _, id := range slices.Sorted(maps.Keys(f.containers)) {
-		if f.containers[id].State == Running {
-			out = append(out, Stats{ID: id, CPU: time.Millisecond, Memory: 1 << 20, Pids: 1})
+		if f.containers[id].State == podman.Running {
+			out = append(out, podman.Stats{ID: id, CPU: time.Millisecond, Memory: 1 << 20, Pids: 1})
 		}
 	}
 	return out, nil
@@ -288,15 +290,15 @@ func (f *Fake) running(id string) (<-chan struct{}, error) {
 	c := f.find(id)
 	switch {
 	case c == nil:
-		return nil, ErrNotFound
-	case c.State != Running:
-		return nil, fmt.Errorf("%w: container state improper", ErrConflict)
+		return nil, podman.ErrNotFound
+	case c.State != podman.Running:
+		return nil, fmt.Errorf("%w: container state improper", podman.ErrConflict)
 	}
 	return c.ended, nil
 }
 
 // Exec is Client's.
-func (f *Fake) Exec(ctx context.Context, id string, cfg ExecConfig) (int, error) {
+func (f *Fake) Exec(ctx context.Context, id string, cfg podman.ExecConfig) (int, error) {
 	if err := f.begin(ctx, "Exec", id, false); err != nil {
 		return 0, fmt.Errorf("exec in container %s: %w", id, err)
 	}
@@ -313,7 +315,7 @@ func (f *Fake) Exec(ctx context.Context, id string, cfg ExecConfig) (int, error)
 }
 
 // Attach is Client's.
-func (f *Fake) Attach(ctx context.Context, id string, cfg AttachConfig) error {
+func (f *Fake) Attach(ctx context.Context, id string, cfg podman.AttachConfig) error {
 	if err := f.begin(ctx, "Attach", id, false); err != nil {
 		return fmt.Errorf("attach to container %s: %w", id, err)
 	}

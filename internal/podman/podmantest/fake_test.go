@@ -1,4 +1,4 @@
-package podman_test
+package podmantest_test
 
 import (
 	"context"
@@ -9,9 +9,10 @@ import (
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/podman"
+	"github.com/podman-swarm/podman-swarm/internal/podman/podmantest"
 )
 
-// api is everything a user of the client calls; Fake must keep up with it.
+// api is everything that a user of the client calls: Fake must keep up with it.
 type api interface {
 	Ping(ctx context.Context) error
 	Info(ctx context.Context) (podman.Info, error)
@@ -37,12 +38,19 @@ type api interface {
 
 var (
 	_ api = (*podman.Client)(nil)
-	_ api = (*podman.Fake)(nil)
+	_ api = (*podmantest.Fake)(nil)
 )
+
+func wantErr(t *testing.T, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("error %v, want %v", err, want)
+	}
+}
 
 // The fake's part of the contract test: the same answers that a real Podman gives there.
 func TestFakeErrors(t *testing.T) {
-	f, ctx := podman.NewFake(), t.Context()
+	f, ctx := podmantest.New(), t.Context()
 	img := f.AddImage("busybox:1", podman.Image{})
 	pod, err := f.CreatePod(ctx, podman.PodSpec{Name: "p"})
 	if err != nil {
@@ -92,13 +100,13 @@ func TestFakeErrors(t *testing.T) {
 
 func TestFakeLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := podman.NewFake()
+		f := podmantest.New()
 		img := f.AddImage("job:1", podman.Image{})
-		f.Behave = func(s podman.ContainerSpec) podman.Behavior {
+		f.Behave = func(s podman.ContainerSpec) podmantest.Behavior {
 			if s.Name == "job" {
-				return podman.Behavior{Exits: true, After: time.Minute, Code: 3}
+				return podmantest.Behavior{Exits: true, After: time.Minute, Code: 3}
 			}
-			return podman.Behavior{IgnoreTerm: true}
+			return podmantest.Behavior{IgnoreTerm: true}
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		var exits []podman.Exit

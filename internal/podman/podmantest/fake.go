@@ -1,7 +1,8 @@
-package podman
+package podmantest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/podman-swarm/podman-swarm/internal/podman"
 )
 
 // Fake is a Podman in memory with the methods of Client, for the tests of its users. It answers like the real one
@@ -16,22 +19,22 @@ import (
 // so it works inside testing/synctest.
 type Fake struct {
 	// Behave says what a container does once it is started; nil: every one runs until it is stopped.
-	Behave func(ContainerSpec) Behavior
+	Behave func(podman.ContainerSpec) Behavior
 	// OnExec runs a command; nil: every command succeeds without output. Set before use.
-	OnExec func(ctx context.Context, id string, cfg ExecConfig) (int, error)
+	OnExec func(ctx context.Context, id string, cfg podman.ExecConfig) (int, error)
 	// OnAttach serves an attachment; nil: it lasts until the container ends or ctx does. Set before use.
-	OnAttach func(ctx context.Context, id string, cfg AttachConfig) error
+	OnAttach func(ctx context.Context, id string, cfg podman.AttachConfig) error
 
 	mu         sync.Mutex
-	info       Info
+	info       podman.Info
 	down       bool
 	fail       map[string][]error
-	images     map[string]Image // by full name
-	remote     map[string]Image // what can be pulled
+	images     map[string]podman.Image // by full name
+	remote     map[string]podman.Image // what can be pulled
 	containers map[string]*fakeContainer
-	pods       map[string]*Pod
+	pods       map[string]*podman.Pod
 	calls      []string
-	watchers   map[chan Exit]struct{}
+	watchers   map[chan podman.Exit]struct{}
 	seq        int
 }
 
@@ -46,28 +49,28 @@ type Behavior struct {
 }
 
 type fakeContainer struct {
-	Container
-	spec     ContainerSpec
+	podman.Container
+	spec     podman.ContainerSpec
 	behavior Behavior
 	ended    chan struct{} // closed at the end of this run
 }
 
-// NewFake has no images and no containers.
-func NewFake() *Fake {
+// New has no images and no containers.
+func New() *Fake {
 	return &Fake{
-		info: Info{
+		info: podman.Info{
 			Version: "5.4.2", CgroupVersion: "v2", CgroupControllers: []string{"cpu", "memory", "pids"}, OCIRuntime: "crun",
 			GraphRoot: "/var/lib/containers/storage", RunRoot: "/run/containers/storage", ExitsDir: "/run/libpod/exits",
 			Kernel: "6.12.0", OS: "linux", Distribution: "debian 13", Arch: "amd64", MemTotal: 8 << 30, CPUs: 4,
 			MinOOMScoreAdj: -1000, Seccomp: true,
 		},
-		fail: map[string][]error{}, images: map[string]Image{}, remote: map[string]Image{},
-		containers: map[string]*fakeContainer{}, pods: map[string]*Pod{}, watchers: map[chan Exit]struct{}{},
+		fail: map[string][]error{}, images: map[string]podman.Image{}, remote: map[string]podman.Image{},
+		containers: map[string]*fakeContainer{}, pods: map[string]*podman.Pod{}, watchers: map[chan podman.Exit]struct{}{},
 	}
 }
 
 // SetInfo replaces what Info answers.
-func (f *Fake) SetInfo(i Info) { f.mu.Lock(); defer f.mu.Unlock(); f.info = i }
+func (f *Fake) SetInfo(i podman.Info) { f.mu.Lock(); defer f.mu.Unlock(); f.info = i }
 
 // SetDown makes every call fail with ErrUnavailable, as if the service had stopped; containers go on.
 func (f *Fake) SetDown(down bool) { f.mu.Lock(); defer f.mu.Unlock(); f.down = down }
@@ -80,21 +83,21 @@ func (f *Fake) Fail(method string, errs ...error) {
 }
 
 // AddImage makes an image present under a Kubernetes image name, and gives it an ID if it has none.
-func (f *Fake) AddImage(ref string, img Image) Image {
+func (f *Fake) AddImage(ref string, img podman.Image) podman.Image {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.addImage(f.images, ref, img)
 }
 
 // AddRemote makes an image one that Pull can fetch.
-func (f *Fake) AddRemote(ref string, img Image) Image {
+func (f *Fake) AddRemote(ref string, img podman.Image) podman.Image {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.addImage(f.remote, ref, img)
 }
 
-func (f *Fake) addImage(to map[string]Image, ref string, img Image) Image {
-	name, err := PullName(ref)
+func (f *Fake) addImage(to map[string]podman.Image, ref string, img podman.Image) podman.Image {
+	name, err := podman.PullName(ref)
 	if err != nil {
 		panic(err) // a test's own mistake
 	}
@@ -117,12 +120,12 @@ func (f *Fake) newID() string {
 func (f *Fake) Calls() []string { f.mu.Lock(); defer f.mu.Unlock(); return slices.Clone(f.calls) }
 
 // Spec is what a container was created from.
-func (f *Fake) Spec(id string) (ContainerSpec, bool) {
+func (f *Fake) Spec(id string) (podman.ContainerSpec, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.find(id)
 	if c == nil {
-		return ContainerSpec{}, false
+		return podman.ContainerSpec{}, false
 	}
 	return c.spec, true
 }
@@ -141,9 +144,9 @@ func (f *Fake) Reboot() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, c := range f.containers {
-		if c.State == Running {
+		if c.State == podman.Running {
 			close(c.ended)
-			c.State, c.Pid, c.ExitCode, c.Finished = Exited, 0, 0, time.Time{}
+			c.State, c.Pid, c.ExitCode, c.Finished = podman.Exited, 0, 0, time.Time{}
 		}
 	}
 }
@@ -160,7 +163,7 @@ func (f *Fake) begin(ctx context.Context, method, what string, changes bool) err
 	err := error(nil)
 	switch {
 	case f.down:
-		err = fmt.Errorf("%w: connect to podman socket: connection refused", ErrUnavailable)
+		err = fmt.Errorf("%w: connect to podman socket: connection refused", podman.ErrUnavailable)
 	case len(f.fail[method]) > 0:
 		err = f.fail[method][0]
 		f.fail[method] = f.fail[method][1:]
@@ -185,22 +188,22 @@ func (f *Fake) find(id string) *fakeContainer {
 }
 
 func (f *Fake) end(c *fakeContainer, code int32) {
-	if c.State != Running && c.State != Stopping {
+	if c.State != podman.Running && c.State != podman.Stopping {
 		return
 	}
-	c.State, c.Pid, c.ExitCode, c.Finished, c.OOMKilled = Exited, 0, code, time.Now(), c.behavior.OOMKilled
+	c.State, c.Pid, c.ExitCode, c.Finished, c.OOMKilled = podman.Exited, 0, code, time.Now(), c.behavior.OOMKilled
 	close(c.ended)
 	for w := range f.watchers {
 		select {
-		case w <- Exit{ID: c.ID, Code: code, At: c.Finished}:
+		case w <- podman.Exit{ID: c.ID, Code: code, At: c.Finished}:
 		default: // a hint may be lost
 		}
 	}
 }
 
 // WatchExits is the package's function of this name, without a directory.
-func (f *Fake) WatchExits(ctx context.Context, fn func(Exit)) error {
-	w := make(chan Exit, 1024)
+func (f *Fake) WatchExits(ctx context.Context, fn func(podman.Exit)) error {
+	w := make(chan podman.Exit, 1024)
 	f.mu.Lock()
 	f.watchers[w] = struct{}{}
 	f.mu.Unlock()
@@ -225,22 +228,22 @@ func (f *Fake) Ping(ctx context.Context) error {
 }
 
 // Info is Client's.
-func (f *Fake) Info(ctx context.Context) (Info, error) {
+func (f *Fake) Info(ctx context.Context) (podman.Info, error) {
 	if err := f.begin(ctx, "Info", "", false); err != nil {
-		return Info{}, err
+		return podman.Info{}, err
 	}
 	defer f.mu.Unlock()
 	return f.info, nil
 }
 
 // Image is Client's.
-func (f *Fake) Image(ctx context.Context, ref string) (Image, error) {
-	names, err := LocalNames(ref)
+func (f *Fake) Image(ctx context.Context, ref string) (podman.Image, error) {
+	names, err := podman.LocalNames(ref)
 	if err != nil {
-		return Image{}, err
+		return podman.Image{}, err
 	}
 	if err := f.begin(ctx, "Image", ref, false); err != nil {
-		return Image{}, err
+		return podman.Image{}, err
 	}
 	defer f.mu.Unlock()
 	for _, name := range names {
@@ -248,21 +251,21 @@ func (f *Fake) Image(ctx context.Context, ref string) (Image, error) {
 			return img, nil
 		}
 		for _, img := range f.images {
-			if img.answersTo(name) {
+			if img.Named(name) {
 				return img, nil
 			}
 		}
 	}
-	return Image{}, fmt.Errorf("image %s: %w", ref, ErrNotFound)
+	return podman.Image{}, fmt.Errorf("image %s: %w", ref, podman.ErrNotFound)
 }
 
 // Images is Client's.
-func (f *Fake) Images(ctx context.Context) ([]Image, error) {
+func (f *Fake) Images(ctx context.Context) ([]podman.Image, error) {
 	if err := f.begin(ctx, "Images", "", false); err != nil {
 		return nil, err
 	}
 	defer f.mu.Unlock()
-	var out []Image
+	var out []podman.Image
 	for _, name := range slices.Sorted(maps.Keys(f.images)) {
 		img := f.images[name]
 		for _, c := range f.containers {
@@ -276,8 +279,8 @@ func (f *Fake) Images(ctx context.Context) ([]Image, error) {
 }
 
 // Pull is Client's.
-func (f *Fake) Pull(ctx context.Context, ref string, _ *Auth) (string, error) {
-	name, err := PullName(ref)
+func (f *Fake) Pull(ctx context.Context, ref string, _ *podman.Auth) (string, error) {
+	name, err := podman.PullName(ref)
 	if err != nil {
 		return "", err
 	}
@@ -287,7 +290,7 @@ func (f *Fake) Pull(ctx context.Context, ref string, _ *Auth) (string, error) {
 	defer f.mu.Unlock()
 	img, ok := f.remote[name]
 	if !ok {
-		return "", fmt.Errorf("pull image %s: %w", name, &apiError{message: "manifest unknown"})
+		return "", fmt.Errorf("pull image %s: %w", name, errors.New("manifest unknown"))
 	}
 	f.images[name] = img
 	return img.ID, nil
@@ -301,10 +304,10 @@ func (f *Fake) RemoveImage(ctx context.Context, id string, force bool) error {
 	defer f.mu.Unlock()
 	for _, c := range f.containers {
 		if c.ImageID == id && !force {
-			return fmt.Errorf("remove image %s: %w: image is in use by container %s", id, ErrConflict, c.ID)
+			return fmt.Errorf("remove image %s: %w: image is in use by container %s", id, podman.ErrConflict, c.ID)
 		}
 	}
-	maps.DeleteFunc(f.images, func(_ string, img Image) bool { return img.ID == id })
+	maps.DeleteFunc(f.images, func(_ string, img podman.Image) bool { return img.ID == id })
 	return nil
 }
 
