@@ -123,6 +123,35 @@ func TestKeyRotation(t *testing.T) {
 	}
 }
 
+// Objects are decoded into the list's spare capacity; one that is not kept must leave no trace in
+// the next, or codecs that merge into their target would mix the two.
+func TestDroppedItemLeavesNoTrace(t *testing.T) {
+	list := &example.PodList{}
+	items, err := newItems(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keep := func(name string) {
+		p := items.next().(*example.Pod)
+		if p.Name != "" || p.Labels != nil {
+			t.Errorf("decoding %s begins with %s %v", name, p.Name, p.Labels)
+		}
+		p.Name = name
+		items.keep(p)
+	}
+	keep("a")
+	dropped := items.next().(*example.Pod)
+	dropped.Name, dropped.Labels = "dropped", map[string]string{"x": "y"}
+	items.drop()
+	items.grow(10)
+	keep("b")
+	items.next()
+	items.keep(&example.Pod{Spec: example.PodSpec{NodeName: "elsewhere"}}) // a codec that ignores its target
+	if len(list.Items) != 3 || list.Items[0].Name != "a" || list.Items[1].Name != "b" || list.Items[2].Spec.NodeName != "elsewhere" {
+		t.Errorf("items: %+v", list.Items)
+	}
+}
+
 func TestPrefixEnd(t *testing.T) {
 	tests := map[string]string{"/pods/": "/pods0", "a": "b", "a\xff": "b", "\xff\xff": "", "": ""}
 	for prefix, want := range tests {

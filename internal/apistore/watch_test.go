@@ -116,6 +116,21 @@ func TestBookmarksOnlyWithNews(t *testing.T) {
 	}
 }
 
+// A watch of one object does not hear of objects whose names begin alike.
+func TestWatchOneKey(t *testing.T) {
+	f := newFixture(t)
+	w, err := f.Watch(t.Context(), podKey("a"), storage.ListOptions{ResourceVersion: "0", Predicate: storage.Everything})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	f.create(t, "ab")
+	created := f.create(t, "a")
+	if diff := cmp.Diff(watch.Event{Type: watch.Added, Object: created}, receive(t, w)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestCloseEndsWatches(t *testing.T) {
 	f := newFixture(t)
 	f.create(t, "a")
