@@ -1,0 +1,142 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/podman-swarm/podman-swarm/internal/apiserver"
+	"github.com/podman-swarm/podman-swarm/internal/netd"
+	"github.com/podman-swarm/podman-swarm/internal/node"
+	"github.com/podman-swarm/podman-swarm/internal/version"
+)
+
+func root() *cobra.Command {
+	c := &cobra.Command{
+		Use:           "podman-swarm",
+		Short:         "A node of a Podman Swarm cluster: the Kubernetes API on top of Podman",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		CompletionOptions: cobra.CompletionOptions{
+			HiddenDefaultCmd: true,
+		},
+	}
+	c.AddCommand(agent(), reset(), versionCommand(), openapi(), helper())
+	return c
+}
+
+func agent() *cobra.Command {
+	var flags node.Config
+	var file string
+	c := &cobra.Command{
+		Use:   "agent",
+		Short: "Run a node in the foreground",
+		Long: "Run a node in the foreground. An empty data directory becomes a swarm of one node;\n" +
+			"its admin kubeconfig is DATA-DIR/admin.kubeconfig.",
+		Example: "  podman-swarm agent\n  podman-swarm agent --data-dir /srv/swarm --api-addr 127.0.0.1:6443",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := configuration(file, flags)
+			if err != nil {
+				return err
+			}
+			return node.Run(c.Context(), cfg)
+		},
+	}
+	c.Flags().StringVar(&file, "config", "", "configuration file (YAML); flags win over it")
+	configFlags(c, &flags)
+	return c
+}
+
+func reset() *cobra.Command {
+	var flags node.Config
+	var file string
+	var yes bool
+	c := &cobra.Command{
+		Use:   "reset",
+		Short: "Remove this node's pods, networks and data directory",
+		Long: "Remove everything this node made on this machine: its containers, pod network and data\n" +
+			"directory. The agent must not be running. Images stay.",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := configuration(file, flags)
+			if err != nil {
+				return err
+			}
+			if !yes {
+				return fmt.Errorf("this removes every pod of this node and all data in %s: say --yes to go on", cfg.DataDir)
+			}
+			return node.Reset(c.Context(), cfg)
+		},
+	}
+	c.Flags().StringVar(&file, "config", "", "configuration file (YAML); flags win over it")
+	c.Flags().BoolVar(&yes, "yes", false, "really do it")
+	configFlags(c, &flags)
+	return c
+}
+
+func configFlags(c *cobra.Command, cfg *node.Config) {
+	f := c.Flags()
+	f.StringVar(&cfg.DataDir, "data-dir", "", "where the node keeps its data (default "+node.DefaultDataDir()+")")
+	f.StringVar(&cfg.NodeName, "node-name", "", "name of this node (default: the host name)")
+	f.StringVar(&cfg.APIAddr, "api-addr", "", "address and port of the Kubernetes API (default 0.0.0.0:6443)")
+	f.StringVar(&cfg.AdvertiseAddr, "advertise-addr", "", "address others reach this node by (default: that of the default route)")
+	f.StringVar(&cfg.PodmanSocket, "podman-socket", "", "libpod socket (default: the user's own, else started on demand)")
+	f.StringVar(&cfg.PodCIDR, "pod-cidr", "", "this node's range of pod addresses (default 10.244.0.0/24)")
+	f.StringVar(&cfg.ServiceCIDR, "service-cidr", "", "range of Service addresses (default 10.43.0.0/16)")
+	f.StringVar(&cfg.AuditPolicyFile, "audit-policy-file", "", "Kubernetes audit policy")
+	f.StringVar(&cfg.AuditLogPath, "audit-log-path", "", "file for audit events, - for standard output")
+	f.StringVar(&cfg.LogLevel, "log-level", "", "debug, info, warn or error (default info)")
+	f.StringVar(&cfg.PprofAddr, "pprof-addr", "", "serve Go profiles here, for example 127.0.0.1:6060 (default off)")
+}
+
+// configuration merges file and flags, fills in defaults and validates the whole.
+func configuration(file string, flags node.Config) (node.Config, error) {
+	var cfg node.Config
+	if file != "" {
+		var err error
+		if cfg, err = node.LoadFile(file); err != nil {
+			return cfg, err
+		}
+	}
+	cfg = cfg.Override(flags).WithDefaults()
+	return cfg, cfg.Validate()
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the release and the Kubernetes version it speaks",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintf(c.OutOrStdout(), "podman-swarm %s (Kubernetes %s)\n", version.Swarm(), version.Kubernetes)
+			return err
+		},
+	}
+}
+
+// openapi is what the API server runs as a child process: building the documents takes 50 MB that
+// the serving process should not keep.
+func openapi() *cobra.Command {
+	var out string
+	c := &cobra.Command{
+		Use:    "openapi",
+		Short:  "Build the OpenAPI documents of the built-in API",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE:   func(*cobra.Command, []string) error { return apiserver.BuildOpenAPI(out) },
+	}
+	c.Flags().StringVar(&out, "out", "", "directory to write to")
+	return c
+}
+
+// helper is the network helper, for builds that do not carry the small binary of the same code.
+func helper() *cobra.Command {
+	return &cobra.Command{
+		Use:                "netd",
+		Short:              "The network helper (started by the agent)",
+		Hidden:             true,
+		DisableFlagParsing: true,
+		RunE:               func(c *cobra.Command, args []string) error { return netd.Main(c.Context(), args) },
+	}
+}
