@@ -25,7 +25,7 @@ func Main(ctx context.Context, args []string) error {
 	case len(args) == 2 && args[0] == "detach":
 		return detach(os.Args[:len(os.Args)-len(args)], args[1])
 	case len(args) == 1 && args[0] == "serve":
-		debug.SetGCPercent(40) // small and idle: memory counts, not throughput
+		debug.SetGCPercent(100) // small and idle: memory counts, not throughput
 		f, err := newFrames(os.Stdin)
 		if err != nil {
 			return fmt.Errorf("the agent runs this, its standard input must be a unix socket: %w", err)
@@ -132,6 +132,7 @@ func (h *helper) handle(ctx context.Context, r request) (reply, int) {
 	switch r.Op {
 	case opStart:
 		err = h.start(ctx, *r.Setup)
+		out.Sysctls = podSysctls()
 	case opDestroy:
 		err = destroy(ctx, *r.Setup)
 	default:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -21,6 +22,8 @@ type Net struct {
 	cfg    Config
 	frames *frames
 	dead   chan struct{} // closed by read at its end
+
+	sysctls map[string]string
 
 	mu      sync.Mutex
 	seq     uint64
@@ -41,10 +44,12 @@ func Start(ctx context.Context, cfg Config) (*Net, error) {
 		return nil, err
 	}
 	s := n.cfg.setup()
-	if _, err := n.call(ctx, request{Op: opStart, Setup: &s}); err != nil {
+	got, err := n.call(ctx, request{Op: opStart, Setup: &s})
+	if err != nil {
 		n.Close()
 		return nil, fmt.Errorf("start the pod network: %w", err)
 	}
+	n.sysctls = got.Sysctls
 	return n, nil
 }
 
@@ -103,6 +108,10 @@ func (n *Net) Dead() <-chan struct{} { return n.dead }
 
 // Gateway is the node's own address in the pod network.
 func (n *Net) Gateway() netip.Addr { return n.cfg.setup().gateway() }
+
+// Sysctls is what pods' namespaces are set to, by name. Every container must be created with these
+// too: Podman sets net.ipv4.ping_group_range back to "0 0" whenever it starts one without.
+func (n *Net) Sysctls() map[string]string { return maps.Clone(n.sysctls) }
 
 // Add attaches the pod id, a UID, and returns its place. One that is attached keeps its address.
 // The error is ErrExhausted when the range is full.

@@ -3,9 +3,11 @@ package netd
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -19,7 +21,7 @@ func (n *network) build(id string, ip netip.Addr) error {
 		if err := newNS(n.path(id)); err != nil {
 			return err
 		}
-		if err := podSysctls(); err != nil {
+		if err := tuneInside(); err != nil {
 			return err
 		}
 		var err error
@@ -48,27 +50,44 @@ func (n *network) build(id string, ip netip.Addr) error {
 	if err := n.wireInside(inner, ip); err != nil {
 		return fmt.Errorf("set up eth0: %w", err)
 	}
-	if err := n.wireOutside(id, ip); err != nil {
+	if err := n.wireOutside(veth, id, ip); err != nil {
 		return fmt.Errorf("set up link %s: %w", attrs.Name, err)
 	}
 	return nil
 }
 
-// podSysctls sets what Kubernetes users expect: ports below 1024 and ping without privileges. IPv6
-// is off for eth0, which gets no IPv6 address, and stays on for lo.
-func podSysctls() error {
-	if err := sysctl("ipv4/ip_unprivileged_port_start", "0"); err != nil {
-		return err
+const (
+	portStart  = "net.ipv4.ip_unprivileged_port_start"
+	pingGroups = "net.ipv4.ping_group_range"
+)
+
+// podSysctls is what Kubernetes users expect: ports below 1024 and ping without privileges.
+func podSysctls() map[string]string {
+	b, _ := os.ReadFile("/proc/self/gid_map")
+	return map[string]string{portStart: "0", pingGroups: groupRange(b)}
+}
+
+// groupRange is the range of all groups that a user namespace knows, by its gid_map: the kernel
+// refuses a range that ends with another.
+func groupRange(gidMap []byte) string {
+	end := uint64(0)
+	for line := range strings.Lines(string(gidMap)) { // in the order of the first number
+		var inside, outside, count uint64
+		if _, err := fmt.Sscan(line, &inside, &outside, &count); err != nil || inside != end {
+			break
+		}
+		end += count
 	}
-	err := sysctl("ipv4/ping_group_range", "0 2147483647")
-	if errors.Is(err, unix.EINVAL) { // rootless: only groups that the user namespace knows
-		err = sysctl("ipv4/ping_group_range", "0 65535")
-	}
-	if errors.Is(err, unix.EINVAL) {
-		err = sysctl("ipv4/ping_group_range", "0 0")
-	}
-	if err != nil {
-		return err
+	return fmt.Sprintf("0 %d", min(max(end, 1)-1, math.MaxInt32))
+}
+
+// tuneInside runs in a pod's new namespace. IPv6 is off for eth0, which gets no IPv6 address, and
+// stays on for lo.
+func tuneInside() error {
+	for name, value := range podSysctls() {
+		if err := sysctl(strings.ReplaceAll(strings.TrimPrefix(name, "net."), ".", "/"), value); err != nil {
+			return err
+		}
 	}
 	return noIPv6("default")
 }
@@ -83,11 +102,9 @@ func noIPv6(link string) error {
 
 // wireInside gives eth0 its address and the way out, in the pod's namespace.
 func (n *network) wireInside(nl *netlink.Handle, ip netip.Addr) error {
-	lo, err := nl.LinkByName("lo")
-	if err != nil {
-		return err
-	}
-	if err := nl.LinkSetUp(lo); err != nil {
+	lo := netlink.NewLinkAttrs()
+	lo.Index = 1 // in every namespace
+	if err := nl.LinkSetUp(&netlink.Device{LinkAttrs: lo}); err != nil {
 		return err
 	}
 	eth0, err := nl.LinkByName("eth0")
@@ -111,16 +128,12 @@ func (n *network) wireInside(nl *netlink.Handle, ip netip.Addr) error {
 }
 
 // wireOutside connects the other end. The route is last: it marks the pod as complete.
-func (n *network) wireOutside(id string, ip netip.Addr) error {
-	name := linkName(id)
-	link, err := n.nl.LinkByName(name)
-	if err != nil {
-		return err
-	}
+func (n *network) wireOutside(link netlink.Link, id string, ip netip.Addr) error {
+	name := link.Attrs().Name
 	if err := n.nl.LinkSetAlias(link, id); err != nil { // for those who look at links
 		return err
 	}
-	err = n.home.do(func() error {
+	err := n.home.do(func() error {
 		// Nothing but the pod's own address may come in here.
 		if err := sysctl("ipv4/conf/"+name+"/rp_filter", "1"); err != nil {
 			return err

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // pods is what is attached. It starts as what the kernel shows.
@@ -94,10 +96,11 @@ func (p *pods) add(id string) (netip.Addr, error) {
 			return netip.Addr{}, err
 		}
 	}
-	// Leftovers of an earlier failure would be in the way.
-	err := p.net.erase(id)
-	if err == nil {
-		err = p.net.build(id, ip)
+	err := p.net.build(id, ip)
+	if errors.Is(err, unix.EEXIST) { // leftovers of an earlier failure are in the way
+		if err = p.net.erase(id); err == nil {
+			err = p.net.build(id, ip)
+		}
 	}
 	if err != nil {
 		err = errors.Join(err, p.net.erase(id))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -96,15 +97,16 @@ func (u *udpProxy) receive(ctx context.Context) {
 			u.net.cfg.Log.Debug("packet for a published port dropped", "port", u.outer.LocalAddr().String(), "err", err)
 			continue
 		}
-		s.last.Store(time.Now().UnixNano())
 		_, _ = s.inner.Write(packet[:n]) // UDP: lost is lost
 	}
 }
 
+// session finds or makes the client's session. It is not idle for now.
 func (u *udpProxy) session(ctx context.Context, client netip.AddrPort, oob []byte) (*udpSession, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if s, ok := u.sessions[client]; ok {
+		s.last.Store(time.Now().UnixNano())
 		return s, nil
 	}
 	if len(u.sessions) >= udpSessions {
@@ -121,28 +123,36 @@ func (u *udpProxy) session(ctx context.Context, client netip.AddrPort, oob []byt
 	return s, nil
 }
 
+// answer carries a session's answers until it has been idle for long enough.
 func (u *udpProxy) answer(ctx context.Context, s *udpSession) {
-	defer func() {
-		_ = s.inner.Close()
-		u.mu.Lock()
-		delete(u.sessions, s.client)
-		u.mu.Unlock()
-	}()
+	defer func() { _ = s.inner.Close() }()
 	raw, err := s.inner.(*net.UDPConn).SyscallConn()
-	if err != nil {
-		return
-	}
-	for ctx.Err() == nil {
-		until := time.Unix(0, s.last.Load()).Add(u.idle)
-		if !time.Now().Before(until) {
+	for err == nil && ctx.Err() == nil {
+		until, over := u.expire(s)
+		if over {
 			return
 		}
 		_ = s.inner.SetReadDeadline(until)
-		err := raw.Read(func(fd uintptr) bool { return u.forward(s, int(fd)) })
-		if errors.Is(err, net.ErrClosed) {
-			return
+		err = raw.Read(func(fd uintptr) bool { return u.forward(s, int(fd)) })
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = nil
 		}
 	}
+	u.mu.Lock()
+	delete(u.sessions, s.client)
+	u.mu.Unlock()
+}
+
+// expire forgets a session that is idle, or tells until when it is not. It looks while no packet
+// can find the session.
+func (u *udpProxy) expire(s *udpSession) (until time.Time, over bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	until = time.Unix(0, s.last.Load()).Add(u.idle)
+	if over = !time.Now().Before(until); over {
+		delete(u.sessions, s.client)
+	}
+	return until, over
 }
 
 // forward passes one answer on, or returns false if there is none yet. Its buffer is borrowed: a

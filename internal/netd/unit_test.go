@@ -294,3 +294,17 @@ func TestMissing(t *testing.T) {
 		t.Errorf("find(sh) = %s, %v", path, err)
 	}
 }
+
+func TestGroupRange(t *testing.T) {
+	for in, want := range map[string]string{
+		"         0          0 4294967295\n":                  "0 2147483647",
+		"         0       1000          1\n 1 100000 65536\n": "0 65536",
+		"         0       1000          1\n 5 100000 65536\n": "0 0",
+		"         0       1000          1\n":                  "0 0",
+		"":                                                    "0 0",
+	} {
+		if got := groupRange([]byte(in)); got != want {
+			t.Errorf("%q: %s, want %s", in, got, want)
+		}
+	}
+}

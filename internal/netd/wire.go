@@ -46,7 +46,9 @@ type reply struct {
 	Err  string   `json:"err,omitempty"`
 	Pods []podRef `json:"pods,omitempty"`
 	More bool     `json:"more,omitempty"` // list: there are further pages
-	Log  *logLine `json:"log,omitempty"`
+	// start: what pods are given, by sysctl name
+	Sysctls map[string]string `json:"sysctls,omitempty"`
+	Log     *logLine          `json:"log,omitempty"`
 }
 
 type podRef struct {
