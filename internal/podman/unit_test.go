@@ -74,7 +74,7 @@ func TestErrorsHaveAKind(t *testing.T) {
 			t.Errorf("%d %s: %v", tt.status, tt.body, err)
 		}
 		for _, kind := range []error{ErrNotFound, ErrConflict, ErrUnavailable} {
-			if errors.Is(err, kind) != (kind == tt.want) {
+			if errors.Is(err, kind) != errors.Is(tt.want, kind) {
 				t.Errorf("%d %s: is %v: %v", tt.status, tt.body, kind, errors.Is(err, kind))
 			}
 		}

@@ -131,7 +131,7 @@ func TestFakeLife(t *testing.T) {
 		if took := time.Since(begun); took != 30*time.Second {
 			t.Errorf("stop took %v", took)
 		}
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		synctest.Wait()
 		f.Reboot()
 		for name, want := range map[string]int32{"job": 3, "stubborn": 137, "cut": 0} {
