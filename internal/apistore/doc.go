@@ -9,7 +9,8 @@
 //
 //   - a resourceVersion is the store's revision;
 //   - resourceVersion "" reads after a barrier (linearizable), "0" reads local memory, N reads
-//     local memory and needs a barrier only when this replica has not reached N;
+//     local memory and needs a barrier only when this replica has not reached N. Without a leader
+//     all of them read local memory, with a warning;
 //   - writes are compare-and-swap on the revision they were computed from. An update starts from
 //     local memory and pays for a barrier only when it is about to refuse or to skip the write;
 //   - values are encoded with the resource's codec and then pass the resource's transformer

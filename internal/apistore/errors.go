@@ -15,6 +15,9 @@ import (
 // full. Its code is 507.
 const ReasonInsufficientStorage metav1.StatusReason = "InsufficientStorage"
 
+// staleWarning comes with what is read while there is no leader.
+const staleWarning = "there is no leader now, so this is what this node knows; it may be out of date"
+
 // The texts of upstream's etcd3 store: clients have been seen to match on them.
 const (
 	listExpired     = "The resourceVersion for the provided list is too old."
@@ -39,7 +42,7 @@ func stateError(err error) error {
 			Message: "disk full: writes are refused until there is room; reads go on (" + err.Error() + ")",
 		}}
 	case errors.Is(err, state.ErrNoLeader):
-		return apierrors.NewServiceUnavailable(err.Error() + "; reads with resourceVersion=0 go on")
+		return apierrors.NewServiceUnavailable(err.Error() + "; reads go on from what this node knows")
 	case errors.Is(err, state.ErrClosed):
 		return apierrors.NewServiceUnavailable("this node is shutting down")
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/apis/example"
 	"k8s.io/apiserver/pkg/storage"
+	"k8s.io/apiserver/pkg/warning"
 
 	"github.com/podman-swarm/podman-swarm/internal/state"
 )
@@ -237,6 +239,10 @@ func (b *broken) Barrier(ctx context.Context) error {
 	return b.Store.Barrier(ctx)
 }
 
+type warningList []string
+
+func (w *warningList) AddWarning(_, text string) { *w = append(*w, text) }
+
 func TestErrorsForUsers(t *testing.T) {
 	tests := []struct {
 		name      string
@@ -244,10 +250,11 @@ func TestErrorsForUsers(t *testing.T) {
 		code      int32
 		reason    metav1.StatusReason
 		readFails bool
+		readWarns bool
 	}{
 		{name: "disk full", broken: broken{apply: state.ErrNoSpace}, code: http.StatusInsufficientStorage, reason: ReasonInsufficientStorage},
 		{
-			name: "no leader", broken: broken{apply: state.ErrNoLeader, barrier: state.ErrNoLeader}, readFails: true,
+			name: "no leader", broken: broken{apply: state.ErrNoLeader, barrier: state.ErrNoLeader}, readWarns: true,
 			code: http.StatusServiceUnavailable, reason: metav1.StatusReasonServiceUnavailable,
 		},
 		{
@@ -287,9 +294,13 @@ func TestErrorsForUsers(t *testing.T) {
 			if err := f.Get(t.Context(), podKey("there"), storage.GetOptions{ResourceVersion: "0"}, out); err != nil || out.Name != "there" {
 				t.Errorf("local read: %v", err)
 			}
-			err := f.Get(t.Context(), podKey("there"), storage.GetOptions{}, out)
-			if !tt.readFails && err != nil {
+			var warnings warningList
+			err := f.Get(warning.WithWarningRecorder(t.Context(), &warnings), podKey("there"), storage.GetOptions{}, out)
+			if !tt.readFails && (err != nil || out.Name != "there") {
 				t.Errorf("read: %v", err)
+			}
+			if got := slices.Equal(warnings, warningList{staleWarning}); got != tt.readWarns {
+				t.Errorf("warnings: %v", warnings)
 			}
 			if tt.readFails && check("read", err).Details.RetryAfterSeconds == 0 {
 				t.Error("clients would not repeat a read")

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/storage"
+	"k8s.io/apiserver/pkg/warning"
 
 	"github.com/podman-swarm/podman-swarm/internal/state"
 )
@@ -49,7 +50,8 @@ func (s *store) barrier(ctx context.Context) error {
 }
 
 // view returns a snapshot that is at least as new as resource version rv asks for: "" is the
-// newest anywhere, "0" the newest here.
+// newest anywhere, "0" the newest here. Without a leader nobody can tell what is newest anywhere; then
+// what is here answers, with a warning for the user. Nothing can be written in that time either.
 func (s *store) view(ctx context.Context, rv string) (state.View, error) {
 	wanted, err := versioner().ParseResourceVersion(rv)
 	if err != nil {
@@ -60,8 +62,13 @@ func (s *store) view(ctx context.Context, rv string) (state.View, error) {
 			return view, nil
 		}
 	}
-	if err := s.barrier(ctx); err != nil {
-		return state.View{}, err
+	err = s.replica.Barrier(ctx)
+	if errors.Is(err, state.ErrNoLeader) {
+		warning.AddWarning(ctx, "", staleWarning)
+		err = nil
+	}
+	if err != nil {
+		return state.View{}, readError(err)
 	}
 	view := s.replica.View()
 	if view.Revision() < wanted {
