@@ -118,7 +118,7 @@ func (m *Images) Ensure(ctx context.Context, r Request) (podman.Image, error) {
 	policy := r.Container.ImagePullPolicy
 	local := strings.HasPrefix(ref, "localhost/")
 	if policy != corev1.PullAlways || local {
-		img, err := m.lookup(ctx, ref)
+		img, err := m.Lookup(ctx, ref)
 		switch {
 		case err == nil:
 			r.Record(corev1.EventTypeNormal, "Pulled",
@@ -143,8 +143,8 @@ func (m *Images) failed(r Request, f *Failure) *Failure {
 	return f
 }
 
-// Lookup finds a local image by name or ID.
-func (m *Images) lookup(ctx context.Context, ref string) (podman.Image, error) {
+// Lookup finds a local image by name or ID; absent: podman.ErrNotFound.
+func (m *Images) Lookup(ctx context.Context, ref string) (podman.Image, error) {
 	m.mu.Lock()
 	f, ok := m.found[ref]
 	m.mu.Unlock()
@@ -177,7 +177,7 @@ func (m *Images) pull(ctx context.Context, r Request, local bool) (podman.Image,
 	defer m.unlock(r.Container.Image)
 	if r.Container.ImagePullPolicy != corev1.PullAlways {
 		// Somebody else may have pulled it while we waited.
-		if img, err := m.lookup(ctx, r.Container.Image); err == nil {
+		if img, err := m.Lookup(ctx, r.Container.Image); err == nil {
 			return img, nil
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/podman-swarm/podman-swarm/internal/podspec"
 )
 
 // Input is all that the next actions depend on.
@@ -142,7 +144,7 @@ func (c *computation) regular(spec *corev1.Container) bool {
 	h := c.Health[x.ID]
 	restart := c.Pod.Spec.RestartPolicy != corev1.RestartPolicyNever
 	switch {
-	case x.Hash != "" && x.Hash != Hash(spec):
+	case x.Hash != "" && x.Hash != podspec.Hash(spec):
 		k.Message = fmt.Sprintf("Container %s definition changed", spec.Name)
 		restart = true
 	case h.Failed == LivenessFailed:

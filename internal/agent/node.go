@@ -1,0 +1,361 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/podman-swarm/podman-swarm/internal/agent/machine"
+	"github.com/podman-swarm/podman-swarm/internal/podman"
+)
+
+const (
+	// lookEvery is how often the machine's memory, disk and tasks are looked at.
+	lookEvery = 30 * time.Second
+	// pingTimeout is how long Podman may take to say that it is there.
+	pingTimeout = 10 * time.Second
+	// redial is how often an absent Podman is asked for.
+	redial = time.Second
+)
+
+// node keeps the Node object true. It is written when something changes, never to show life.
+type node struct {
+	a      *Agent
+	wake   chan struct{}
+	doubts chan struct{}
+
+	mu    sync.Mutex
+	facts machine.Facts
+	info  podman.Info
+	away  error // why Podman cannot be used
+
+	told *corev1.Node // only used by run
+}
+
+func newNode(a *Agent) *node {
+	n := &node{a: a, wake: make(chan struct{}, 1), doubts: make(chan struct{}, 1)}
+	if f, err := machine.Read(a.cfg.DataDir, a.cfg.DataDir); err == nil {
+		n.facts = f
+	}
+	return n
+}
+
+// learn takes over what Podman tells of the host.
+func (n *node) learn(info podman.Info) {
+	n.mu.Lock()
+	n.info = info
+	n.mu.Unlock()
+	nudge(n.wake)
+}
+
+// doubt asks for a check whether Podman is there.
+func (n *node) doubt() { nudge(n.doubts) }
+
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (n *node) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.watchPodman(ctx) })
+	g.Go(func() error {
+		delay := retryFirst
+		for {
+			wait := lookEvery
+			if err := n.publish(ctx); err != nil && ctx.Err() == nil {
+				n.a.cfg.Log.Warn("write node", "err", err)
+				wait, delay = delay, min(2*delay, lookEvery)
+			} else {
+				delay = retryFirst
+			}
+			t := time.NewTimer(wait)
+			select {
+			case <-n.wake:
+			case <-t.C:
+			case <-ctx.Done():
+				t.Stop()
+				return ctx.Err()
+			}
+			t.Stop()
+		}
+	})
+	return g.Wait()
+}
+
+// watchPodman learns at once when a permanent service goes: a connection to it is held open, which
+// costs nothing. A service that comes on demand is only asked when a call to it failed.
+func (n *node) watchPodman(ctx context.Context) error {
+	for {
+		err := n.ping(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		n.set(ctx, err)
+		if err != nil {
+			if !sleep(ctx, redial) {
+				return ctx.Err()
+			}
+			continue
+		}
+		lost, release := n.hold(ctx)
+		select {
+		case <-lost:
+		case <-n.doubts:
+		case <-ctx.Done():
+		}
+		release()
+	}
+}
+
+func (n *node) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	return n.a.cfg.Runtime.Ping(ctx)
+}
+
+// set notes whether Podman is there.
+func (n *node) set(ctx context.Context, away error) {
+	n.mu.Lock()
+	was := n.away
+	n.away = away
+	n.mu.Unlock()
+	switch {
+	case was == nil && away != nil:
+		n.a.cfg.Log.Error("podman is not reachable", "err", away)
+		n.event(corev1.EventTypeWarning, "NodeNotReady", "Podman is not reachable: "+away.Error())
+	case was != nil && away == nil:
+		n.a.cfg.Log.Info("podman is reachable again")
+		n.event(corev1.EventTypeNormal, "NodeReady", "Podman is reachable again")
+		n.a.recovered(ctx)
+	case was == nil || was.Error() == away.Error():
+		return
+	}
+	nudge(n.wake)
+}
+
+// hold connects to a permanent service; lost is closed when the other end goes away. It is nil, and
+// never ready, for one that comes on demand: there a connection would keep it from leaving.
+func (n *node) hold(ctx context.Context) (lost <-chan struct{}, release func()) {
+	none := func() {}
+	if n.a.cfg.Socket == "" {
+		return nil, none
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", n.a.cfg.Socket)
+	if err != nil {
+		n.doubt()
+		return nil, none
+	}
+	if activated(conn) {
+		_ = conn.Close() //nolint:errcheck // nothing was sent
+		return nil, none
+	}
+	c := make(chan struct{})
+	go func() {
+		defer close(c)
+		_, _ = conn.Read(make([]byte, 1)) //nolint:errcheck // that it returns is the news
+	}()
+	return c, func() {
+		_ = conn.Close() //nolint:errcheck // nothing was sent
+		<-c
+	}
+}
+
+// activated reports whether systemd listens in the service's place.
+func activated(conn net.Conn) bool {
+	u, ok := conn.(*net.UnixConn)
+	if !ok {
+		return false
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var cred *unix.Ucred
+	if err := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) //nolint:gosec // a descriptor
+	}); err != nil || cred == nil {
+		return false
+	}
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", cred.Pid))
+	return err == nil && strings.TrimSpace(string(comm)) == "systemd"
+}
+
+func (n *node) event(kind, reason, message string) {
+	n.a.events.Event(&corev1.ObjectReference{
+		Kind: "Node", APIVersion: "v1", Name: n.a.cfg.NodeName, UID: types.UID(n.a.cfg.NodeName),
+	}, kind, reason, message)
+}
+
+// describe gathers what the object says.
+func (n *node) describe() machine.Description {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	root := n.info.GraphRoot
+	if root == "" {
+		root = n.a.cfg.DataDir
+	}
+	if f, err := machine.Read(n.a.cfg.DataDir, root); err == nil {
+		// The size of disk and memory is told once: a number that wavers is a write every time.
+		if n.facts.Disk != 0 {
+			f.Disk, f.Memory = n.facts.Disk, n.facts.Memory
+		}
+		n.facts = f
+	}
+	c := n.a.cfg
+	return machine.Description{
+		Name: c.NodeName, IPs: ipStrings(c.NodeIPs), PodCIDR: c.PodCIDR.String(), MaxPods: c.MaxPods,
+		StreamPort: c.StreamPort, Version: c.KubeletVersion, Facts: n.facts, Podman: n.info, PodmanError: n.away,
+		Now: c.Now(),
+	}
+}
+
+// publish writes the object if it says anything new.
+func (n *node) publish(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	nodes := n.a.cfg.Client.CoreV1().Nodes()
+	if n.told == nil {
+		d := n.describe()
+		want := machine.Node(d, nil)
+		got, err := nodes.Create(ctx, want, metav1.CreateOptions{})
+		switch {
+		case err == nil:
+			n.event(corev1.EventTypeNormal, "Starting", "Starting kubelet.")
+		case apierrors.IsAlreadyExists(err):
+			if got, err = nodes.Get(ctx, want.Name, metav1.GetOptions{}); err != nil {
+				return fmt.Errorf("read node: %w", err)
+			}
+		default:
+			return fmt.Errorf("create node: %w", err)
+		}
+		if n.a.booted {
+			n.event(corev1.EventTypeWarning, "Rebooted", fmt.Sprintf("Node %s has been rebooted, boot id: %s", want.Name, n.a.boot))
+		}
+		n.told = got
+		if err := n.relabel(ctx, want); err != nil {
+			return err
+		}
+	}
+	return n.publishStatus(ctx)
+}
+
+// relabel restores labels and pod range of a node that was there before us.
+func (n *node) relabel(ctx context.Context, want *corev1.Node) error {
+	spec := map[string]any{}
+	if n.told.Spec.PodCIDR == "" {
+		spec["podCIDR"], spec["podCIDRs"] = want.Spec.PodCIDR, want.Spec.PodCIDRs
+	}
+	missing := map[string]string{}
+	for k, v := range want.Labels {
+		if n.told.Labels[k] != v {
+			missing[k] = v
+		}
+	}
+	if len(missing)+len(spec) == 0 {
+		return nil
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": missing}, "spec": spec})
+	if err != nil {
+		return fmt.Errorf("encode node: %w", err)
+	}
+	got, err := n.a.cfg.Client.CoreV1().Nodes().Patch(ctx, want.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+	if err != nil {
+		return fmt.Errorf("label node: %w", err)
+	}
+	n.told = got
+	return nil
+}
+
+func (n *node) publishStatus(ctx context.Context) error {
+	d := n.describe()
+	next := n.told.DeepCopy()
+	want := machine.Node(d, n.told.Status.Conditions).Status
+	foreign := next.Status.Conditions[:0:0]
+	for _, c := range next.Status.Conditions {
+		if !ownCondition(want.Conditions, c.Type) {
+			foreign = append(foreign, c)
+		}
+	}
+	next.Status.Conditions = append(foreign, want.Conditions...)
+	next.Status.Capacity, next.Status.Allocatable = want.Capacity, want.Allocatable
+	next.Status.Addresses, next.Status.NodeInfo = want.Addresses, want.NodeInfo
+	next.Status.DaemonEndpoints = want.DaemonEndpoints
+	if apiequality.Semantic.DeepEqual(n.told.Status, next.Status) {
+		return nil
+	}
+	before, err := json.Marshal(corev1.Node{Status: n.told.Status})
+	if err != nil {
+		return fmt.Errorf("encode node: %w", err)
+	}
+	after, err := json.Marshal(corev1.Node{Status: next.Status})
+	if err != nil {
+		return fmt.Errorf("encode node: %w", err)
+	}
+	patch, err := strategicpatch.CreateTwoWayMergePatch(before, after, corev1.Node{})
+	if err != nil {
+		return fmt.Errorf("compare node: %w", err)
+	}
+	got, err := n.a.cfg.Client.CoreV1().Nodes().Patch(ctx, next.Name, types.StrategicMergePatchType, patch,
+		metav1.PatchOptions{}, "status")
+	if apierrors.IsNotFound(err) {
+		n.told = nil // somebody deleted it; the next try makes it anew
+	}
+	if err != nil {
+		return fmt.Errorf("write node status: %w", err)
+	}
+	n.announce(got)
+	n.told = got
+	return nil
+}
+
+func ownCondition(own []corev1.NodeCondition, t corev1.NodeConditionType) bool {
+	for i := range own {
+		if own[i].Type == t {
+			return true
+		}
+	}
+	return false
+}
+
+// announce writes an event for what this host turns out not to be able to do.
+func (n *node) announce(now *corev1.Node) {
+	for _, c := range now.Status.Conditions {
+		if c.Type != machine.PodResourceLimits && c.Type != machine.PrivilegedHostPorts || c.Status != corev1.ConditionFalse {
+			continue
+		}
+		known := false
+		for _, o := range n.told.Status.Conditions {
+			known = known || o.Type == c.Type && o.Status == c.Status
+		}
+		if !known {
+			n.event(corev1.EventTypeWarning, string(c.Type), c.Message)
+		}
+	}
+}
+
+// allocatable is what pods may use of this node.
+func (a *Agent) allocatable() corev1.ResourceList {
+	a.node.mu.Lock()
+	d := machine.Description{Facts: a.node.facts, MaxPods: a.cfg.MaxPods}
+	a.node.mu.Unlock()
+	return machine.Allocatable(d)
+}

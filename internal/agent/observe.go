@@ -1,0 +1,269 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/podman-swarm/podman-swarm/internal/agent/plan"
+	"github.com/podman-swarm/podman-swarm/internal/podman"
+	"github.com/podman-swarm/podman-swarm/internal/podspec"
+)
+
+const (
+	// relistBusy is how often the containers are listed while a permanent service is there to ask,
+	// relistIdle otherwise: starting a service only to hear nothing new is not worth more.
+	relistBusy = time.Minute
+	relistIdle = 5 * time.Minute
+	// maxLog is how large a log grows before it is rotated, keepLogs how many old parts are kept.
+	maxLog   = 10 << 20
+	keepLogs = 4
+)
+
+// groups remembers which pods have a pod in Podman, and its ID there.
+type groups struct {
+	mu sync.Mutex
+	m  map[types.UID]string
+}
+
+func newGroups() *groups { return &groups{m: map[types.UID]string{}} }
+
+func (g *groups) get(uid types.UID) (string, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	id, ok := g.m[uid]
+	return id, ok
+}
+
+func (g *groups) has(uid types.UID) bool {
+	_, ok := g.get(uid)
+	return ok
+}
+
+func (g *groups) add(uid types.UID, id string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.m[uid] = id
+}
+
+func (g *groups) remove(uid types.UID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.m, uid)
+}
+
+func (g *groups) uids() []types.UID {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	out := make([]types.UID, 0, len(g.m))
+	for uid := range g.m {
+		out = append(out, uid)
+	}
+	return out
+}
+
+// meet waits for Podman and reads everything of ours that is in it.
+func (a *Agent) meet(ctx context.Context) error {
+	delay := retryFirst
+	for {
+		err := a.inventory(ctx)
+		if err == nil {
+			return nil
+		}
+		a.trouble(ctx, err)
+		a.cfg.Log.Warn("podman cannot be used yet", "err", err)
+		if !sleep(ctx, delay) {
+			return ctx.Err()
+		}
+		delay = min(2*delay, 5*time.Second)
+	}
+}
+
+func (a *Agent) inventory(ctx context.Context) error {
+	info, err := a.cfg.Runtime.Info(ctx)
+	if err != nil {
+		return err
+	}
+	a.node.learn(info)
+	a.info = info
+	if a.cfg.Volumes == nil {
+		a.cfg.Volumes = a.volumes()
+	}
+	pods, err := a.cfg.Runtime.Pods(ctx, a.labels())
+	if err != nil {
+		return err
+	}
+	for i := range pods {
+		if id, ok := podspec.Identify(pods[i].Labels); ok {
+			a.groups.add(types.UID(id.UID), pods[i].ID)
+		}
+	}
+	return a.relist(ctx)
+}
+
+// labels select what is this node's.
+func (a *Agent) labels() map[string]string {
+	return map[string]string{podspec.LabelNode: a.cfg.NodeName}
+}
+
+// relist reads all containers and wakes the pods for which that is news.
+func (a *Agent) relist(ctx context.Context) error {
+	begun := a.cfg.Now()
+	list, err := a.cfg.Runtime.Containers(ctx, a.labels())
+	if err != nil {
+		return err
+	}
+	for uid := range a.store.replace(list, begun) {
+		a.poke(uid)
+	}
+	return nil
+}
+
+// observe keeps the knowledge of containers current until ctx ends: exit files tell of ends within
+// milliseconds, a slow list corrects what they missed.
+func (a *Agent) observe(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return a.exits(ctx, func(x podman.Exit) {
+			if uid := a.store.exited(x); uid != "" {
+				a.poke(uid)
+			}
+		})
+	})
+	g.Go(func() error {
+		last := a.cfg.Now()
+		for sleep(ctx, relistBusy) {
+			a.objects.expire()
+			a.rotateLogs()
+			if a.store.running() == 0 || a.cfg.Socket == "" && a.cfg.Now().Sub(last) < relistIdle {
+				continue
+			}
+			last = a.cfg.Now()
+			if err := a.relist(ctx); err != nil {
+				a.trouble(ctx, err)
+			}
+		}
+		return ctx.Err()
+	})
+	return g.Wait()
+}
+
+func (a *Agent) exits(ctx context.Context, fn func(podman.Exit)) error {
+	if a.cfg.Exits != nil {
+		return a.cfg.Exits(ctx, fn)
+	}
+	return podman.WatchExits(ctx, a.info.ExitsDir, fn)
+}
+
+// leftovers are the pods of which anything is on this host.
+func (a *Agent) leftovers(ctx context.Context) map[types.UID]bool {
+	out := a.store.uids()
+	for _, uid := range a.groups.uids() {
+		out[uid] = true
+	}
+	attached, err := a.cfg.Network.List(ctx)
+	if err != nil {
+		a.cfg.Log.Warn("list pod networks", "err", err)
+	}
+	for _, at := range attached {
+		out[types.UID(at.ID)] = true
+	}
+	volumes, err := a.cfg.Volumes.List()
+	if err != nil {
+		a.cfg.Log.Warn("list volumes", "err", err)
+	}
+	for _, uid := range volumes {
+		out[uid] = true
+	}
+	logs, err := os.ReadDir(filepath.Join(a.cfg.DataDir, "logs"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		a.cfg.Log.Warn("list logs", "err", err)
+	}
+	for _, d := range logs {
+		if i := strings.LastIndexByte(d.Name(), '_'); i >= 0 {
+			out[types.UID(d.Name()[i+1:])] = true
+		}
+	}
+	return out
+}
+
+// rotateLogs begins new files for containers whose logs have grown large.
+func (a *Agent) rotateLogs() {
+	a.mu.Lock()
+	workers := make([]*worker, 0, len(a.workers))
+	for _, w := range a.workers {
+		workers = append(workers, w)
+	}
+	a.mu.Unlock()
+	for _, w := range workers {
+		pod, _, _ := w.current()
+		if pod == nil {
+			continue
+		}
+		for _, c := range a.store.of(w.uid) {
+			path := w.logPath(pod, c.Name, c.Attempt)
+			if st, err := os.Stat(path); err != nil || c.State != plan.Running || st.Size() < maxLog {
+				continue
+			}
+			if err := a.rotate(c.ID, path); err != nil {
+				w.log.Debug("rotate log", "err", err)
+			}
+		}
+	}
+}
+
+func (a *Agent) rotate(id, path string) error {
+	e, ok := a.store.get(id)
+	if !ok {
+		return errNotOurs
+	}
+	if e.static == "" {
+		ctx, cancel := context.WithTimeout(a.life, callTimeout)
+		defer cancel()
+		x, err := a.cfg.Runtime.Inspect(ctx, id)
+		if err != nil {
+			return err
+		}
+		e.static = x.StaticDir
+		a.store.update(id, func(o *entry) { o.static = x.StaticDir })
+	}
+	for n := keepLogs; n > 1; n-- {
+		older, newer := fmt.Sprintf("%s.%d", path, n), fmt.Sprintf("%s.%d", path, n-1)
+		if err := os.Rename(newer, older); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return podman.RotateLog(e.static, path, path+".1")
+}
+
+// trouble takes note of an error: when Podman is away the node is not ready.
+func (a *Agent) trouble(_ context.Context, err error) {
+	if errors.Is(err, podman.ErrUnavailable) {
+		a.node.doubt()
+	}
+}
+
+// recovered is called when Podman answers again: what happened meanwhile is read first.
+func (a *Agent) recovered(ctx context.Context) {
+	if a.started() {
+		if err := a.relist(ctx); err != nil {
+			a.cfg.Log.Warn("list containers", "err", err)
+		}
+	}
+	a.pokeAll()
+}
+
+func (a *Agent) started() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.life != nil
+}

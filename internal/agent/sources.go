@@ -1,0 +1,120 @@
+package agent
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/kubernetes"
+	corelisters "k8s.io/client-go/listers/core/v1"
+)
+
+const (
+	// reread is how old a ConfigMap or Secret may be when a new container is made from it: a burst
+	// of pods reads each object once.
+	reread = time.Second
+	// refreshEvery is how often the volumes of a running pod are brought up to date.
+	refreshEvery = time.Minute
+)
+
+// objects reads what pods refer to, one object at a time: that is all the Node authorizer allows, and
+// a watch per object would cost more than a node's few hundred small reads per minute.
+type objects struct {
+	client      kubernetes.Interface
+	services    corelisters.ServiceLister
+	allocatable func() corev1.ResourceList
+	now         func() time.Time
+
+	mu     sync.Mutex
+	cached map[objectKey]*object
+}
+
+type objectKey struct{ kind, namespace, name string }
+
+type object struct {
+	mu    sync.Mutex // held while it is read, so that many who ask cause one read
+	at    time.Time
+	value any
+	err   error
+}
+
+func newObjects(client kubernetes.Interface, allocatable func() corev1.ResourceList, now func() time.Time) *objects {
+	return &objects{client: client, allocatable: allocatable, now: now, cached: map[objectKey]*object{}}
+}
+
+// ConfigMap implements volume.Sources.
+func (o *objects) ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error) {
+	return read(o, objectKey{"ConfigMap", namespace, name}, func() (*corev1.ConfigMap, error) {
+		return o.client.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
+	}, func(c *corev1.ConfigMap) bool { return c.Immutable != nil && *c.Immutable })
+}
+
+// Secret implements volume.Sources.
+func (o *objects) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
+	return read(o, objectKey{"Secret", namespace, name}, func() (*corev1.Secret, error) {
+		return o.client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
+	}, func(s *corev1.Secret) bool { return s.Immutable != nil && *s.Immutable })
+}
+
+// Token implements volume.Sources.
+func (o *objects) Token(ctx context.Context, namespace, serviceAccount string,
+	request *authenticationv1.TokenRequest,
+) (*authenticationv1.TokenRequest, error) {
+	return o.client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, serviceAccount, request, metav1.CreateOptions{})
+}
+
+// NodeAllocatable implements volume.Sources.
+func (o *objects) NodeAllocatable() corev1.ResourceList { return o.allocatable() }
+
+// serviceList returns the services a pod may be told of.
+func (o *objects) serviceList(namespace string) ([]*corev1.Service, error) {
+	all, err := o.services.Services(namespace).List(labels.Everything())
+	if err != nil || namespace == metav1.NamespaceDefault {
+		return all, err
+	}
+	if master, err := o.services.Services(metav1.NamespaceDefault).Get("kubernetes"); err == nil {
+		all = append(all, master)
+	}
+	return all, nil
+}
+
+func read[T any](o *objects, key objectKey, get func() (T, error), immutable func(T) bool) (T, error) {
+	o.mu.Lock()
+	x := o.cached[key]
+	if x == nil {
+		x = &object{}
+		o.cached[key] = x
+	}
+	o.mu.Unlock()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if v, ok := x.value.(T); ok && x.err == nil && (immutable(v) || o.now().Sub(x.at) < reread) {
+		return v, nil
+	}
+	v, err := get()
+	x.value, x.err, x.at = v, err, o.now()
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return v, nil
+}
+
+// expire drops what nobody has asked for lately.
+func (o *objects) expire() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	old := o.now().Add(-5 * refreshEvery)
+	for k, x := range o.cached {
+		if x.mu.TryLock() {
+			if x.at.Before(old) {
+				delete(o.cached, k)
+			}
+			x.mu.Unlock()
+		}
+	}
+}

@@ -1,0 +1,112 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+
+	"github.com/podman-swarm/podman-swarm/internal/agent/plan"
+)
+
+// callTimeout bounds one call to the API server.
+const callTimeout = 30 * time.Second
+
+// base is the newest status that is known to be in the API: the one we wrote last, until the
+// informer brings something newer.
+func (w *worker) base(pod *corev1.Pod) *corev1.PodStatus {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.told != nil && revision(pod.ResourceVersion) <= w.revision {
+		return w.told
+	}
+	return &pod.Status
+}
+
+func revision(s string) uint64 {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// status computes the pod's status from what is known now.
+func (w *worker) status(pod *corev1.Pod, ended bool) corev1.PodStatus {
+	containers := w.a.store.of(w.uid)
+	return plan.Status(plan.StatusInput{
+		Pod: pod, Old: *w.base(pod), Containers: containers, Health: w.a.health(w.uid, pod, containers),
+		Waiting: w.waiting, PodIPs: w.podIPs(pod), HostIPs: w.a.hostIPs(), Sandbox: w.sandbox && !ended,
+		Boot: w.a.boot, Ended: ended, Failed: w.failed, Now: w.a.cfg.Now(),
+	})
+}
+
+// tell writes the status to the API if it differs from what is there. Unless the pod has ended it is
+// never told as over.
+func (w *worker) tell(ctx context.Context, pod *corev1.Pod, ended bool) error {
+	old := w.base(pod)
+	s := w.status(pod, ended)
+	if !ended {
+		s = plan.Hold(s, *old)
+	}
+	if apiequality.Semantic.DeepEqual(*old, s) {
+		return nil
+	}
+	patch, err := statusPatch(pod.UID, old, &s)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	got, err := w.a.cfg.Client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType,
+		patch, metav1.PatchOptions{}, "status")
+	switch {
+	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+		return nil // it is another pod by now, or none: the informer will say so
+	case err != nil:
+		return fmt.Errorf("write pod status: %w", err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.told, w.revision = &got.Status, revision(got.ResourceVersion)
+	return nil
+}
+
+// statusPatch is the difference between two statuses, bound to the pod's UID.
+func statusPatch(uid types.UID, old, new *corev1.PodStatus) ([]byte, error) {
+	before, err := json.Marshal(corev1.Pod{Status: *old})
+	if err != nil {
+		return nil, fmt.Errorf("encode pod status: %w", err)
+	}
+	after, err := json.Marshal(corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: uid}, Status: *new})
+	if err != nil {
+		return nil, fmt.Errorf("encode pod status: %w", err)
+	}
+	patch, err := strategicpatch.CreateTwoWayMergePatch(before, after, corev1.Pod{})
+	if err != nil {
+		return nil, fmt.Errorf("compare pod status: %w", err)
+	}
+	return patch, nil
+}
+
+// forget has the API remove a pod of which nothing is left here.
+func (w *worker) forget(ctx context.Context, pod *corev1.Pod) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	zero := int64(0)
+	err := w.a.cfg.Client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{
+		GracePeriodSeconds: &zero, Preconditions: &metav1.Preconditions{UID: &pod.UID},
+	})
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		return fmt.Errorf("delete pod: %w", err)
+	}
+	return nil
+}
