@@ -36,6 +36,19 @@ func (c clients) DiscoveryClient(name string) (discovery.DiscoveryInterface, err
 	return client, nil
 }
 
+// client returns a client that acts as the process.
+func (c clients) client(name string) (kubernetes.Interface, error) {
+	return newClient(name, c.config(name))
+}
+
+func newClient(name string, config *rest.Config) (kubernetes.Interface, error) {
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("make client for %s: %w", name, err)
+	}
+	return client, nil
+}
+
 // impersonating makes clients that act under the controller's own service account, like an upstream
 // control plane set up by kubeadm: what a controller may do is bounded by its cluster role, and audit
 // and admission see who acts. No token is involved.
@@ -54,11 +67,7 @@ func (i impersonating) Client(name string) (kubernetes.Interface, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("make client for %s: %w", name, err)
-	}
-	return client, nil
+	return newClient(name, config)
 }
 
 // ConfigOrDie is part of upstream's interface; Config cannot fail.

@@ -87,7 +87,7 @@ func run(ctx context.Context, c Config, tapped *tap.Tap, background *sync.WaitGr
 		<-ctx.Done()
 		metadataInformers.Shutdown()
 	})
-	controllers, err := build(ctx, shared)
+	controllers, err := build(ctx, clients{rest: c.REST}, shared)
 	if err != nil {
 		return err
 	}
@@ -143,8 +143,8 @@ func newContext(ctx context.Context, c Config, tapped *tap.Tap, background *sync
 }
 
 // build constructs every controller that is to run, the one that makes tokens first.
-func build(ctx context.Context, shared app.ControllerContext) ([]app.Controller, error) {
-	tokens, err := newTokenController(ctx, shared)
+func build(ctx context.Context, own clients, shared app.ControllerContext) ([]app.Controller, error) {
+	tokens, err := newTokenController(ctx, own, shared)
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ func (tokenController) Name() string { return names.ServiceAccountTokenControlle
 // Run blocks until ctx ends.
 func (t tokenController) Run(ctx context.Context) { t.TokensController.Run(ctx, t.workers) }
 
-func newTokenController(ctx context.Context, shared app.ControllerContext) (app.Controller, error) {
+func newTokenController(ctx context.Context, own clients, shared app.ControllerContext) (app.Controller, error) {
 	settings := shared.ComponentConfig.SAController
 	key, err := keyutil.PrivateKeyFromFile(settings.ServiceAccountKeyFile)
 	if err != nil {
@@ -40,9 +40,10 @@ func newTokenController(ctx context.Context, shared app.ControllerContext) (app.
 	if err != nil {
 		return nil, fmt.Errorf("sign tokens with %s: %w", settings.ServiceAccountKeyFile, err)
 	}
-	client, err := shared.NewClient("tokens-controller")
+	// Upstream's acts as the process too: it makes the tokens that others act with, and has no role.
+	client, err := own.client("tokens-controller")
 	if err != nil {
-		return nil, fmt.Errorf("make client: %w", err)
+		return nil, err
 	}
 	controller, err := serviceaccountcontroller.NewTokensController(klog.FromContext(ctx),
 		shared.InformerFactory.Core().V1().ServiceAccounts(), shared.InformerFactory.Core().V1().Secrets(), client,
