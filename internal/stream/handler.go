@@ -20,6 +20,9 @@ import (
 const (
 	idleTimeout     = 4 * time.Hour // of a session in which nothing moves; the kubelet's default
 	creationTimeout = remotecommand.DefaultStreamCreationTimeout
+	// statusGrace is how long a session that must end may take to tell its client so: clients take a
+	// connection that just breaks for success.
+	statusGrace = time.Second
 )
 
 // Handler serves the kubelet API. It is an http.Handler; Close ends all sessions and waits for its goroutines.
@@ -66,9 +69,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(h.ctx, cancel)()
-	hw := &hijackable{ResponseWriter: w}
-	defer context.AfterFunc(ctx, hw.close)()
-	h.mux.ServeHTTP(hw, r.WithContext(ctx))
+	h.mux.ServeHTTP(w, r.WithContext(ctx))
 }
 
 var errClosed = errors.New("the node is shutting down")
@@ -94,6 +95,13 @@ func (h *Handler) Close() error {
 	return nil
 }
 
+// hold makes the end of the request's context the end of its connection, after grace.
+func hold(w http.ResponseWriter, r *http.Request, grace time.Duration) (held http.ResponseWriter, done func()) {
+	hw := &hijackable{ResponseWriter: w}
+	stop := context.AfterFunc(r.Context(), func() { time.AfterFunc(grace, hw.close) })
+	return hw, func() { stop() }
+}
+
 // hijackable closes a connection that was taken over when its session must end: until then neither SPDY nor
 // WebSocket sessions look at a context. It has no Unwrap, so that nobody takes the connection past it.
 type hijackable struct {
@@ -114,11 +122,6 @@ func (h *hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		conn.Close()
 	}
 	return conn, rw, err
-}
-
-// Flush implements http.Flusher.
-func (h *hijackable) Flush() {
-	_ = http.NewResponseController(h.ResponseWriter).Flush() // what cannot be flushed goes later
 }
 
 func (h *hijackable) close() {
@@ -196,6 +199,8 @@ func (h *Handler) serveExec(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	w, done := hold(w, r, statusGrace)
+	defer done()
 	s := &session{backend: h.cfg.Backend, container: c}
 	remotecommand.ServeExec(w, r, s, c.Pod.Name, string(c.Pod.UID), c.Name, r.URL.Query()["command"], options,
 		idleTimeout, creationTimeout, remotecommand.SupportedStreamingProtocols)
@@ -211,6 +216,8 @@ func (h *Handler) serveAttach(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	w, done := hold(w, r, statusGrace)
+	defer done()
 	s := &session{backend: h.cfg.Backend, container: c}
 	remotecommand.ServeAttach(w, r, s, c.Pod.Name, string(c.Pod.UID), c.Name, options,
 		idleTimeout, creationTimeout, remotecommand.SupportedStreamingProtocols)
@@ -226,6 +233,8 @@ func (h *Handler) servePortForward(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	w, done := hold(w, r, 0)
+	defer done()
 	f := &forwarder{ctx: r.Context(), handler: h, pod: pod}
 	portforward.ServePortForward(w, r, f, pod.Name, string(pod.UID), options,
 		idleTimeout, creationTimeout, portforward.SupportedProtocols)

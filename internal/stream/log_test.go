@@ -68,7 +68,7 @@ func TestReadLog(t *testing.T) {
 		"tail 1":        {with(func(o *LogOptions) { o.Tail = 1 }), "open end"},
 		"tail 2":        {with(func(o *LogOptions) { o.Tail = 2 }), "\nopen end"},
 		"tail 3":        {with(func(o *LogOptions) { o.Tail = 3 }), "ee\n\nopen end"},
-		"tail 5":        {with(func(o *LogOptions) { o.Tail = 5 }), "threrr\nee\n\nopen end"},
+		"tail 4":        {with(func(o *LogOptions) { o.Tail = 4 }), "threrr\nee\n\nopen end"},
 		"tail 6":        {with(func(o *LogOptions) { o.Tail = 6 }), "one\ntwo\nthrerr\nee\n\nopen end"},
 		"tail too many": {with(func(o *LogOptions) { o.Tail = 99 }), "one\ntwo\nthrerr\nee\n\nopen end"},
 		"limit":         {with(func(o *LogOptions) { o.Limit = 6 }), "one\ntw"},

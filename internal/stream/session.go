@@ -99,6 +99,8 @@ type forwarder struct {
 	pod     *corev1.Pod
 }
 
+const resetDelay = 50 * time.Millisecond
+
 // PortForward implements portforward.PortForwarder: it connects a stream with a port of the pod until the
 // pod has no more to say. The context it is given never ends; the request's does.
 func (f *forwarder) PortForward(_ context.Context, _, _ string, port int32, stream io.ReadWriteCloser) error {
@@ -108,6 +110,12 @@ func (f *forwarder) PortForward(_ context.Context, _, _ string, port int32, stre
 	defer f.handler.active.Done()
 	conn, err := f.handler.cfg.Backend.Dial(f.ctx, f.pod, uint16(port))
 	if err != nil {
+		// The library resets the streams after it has sent the error. A reset that overtakes the reply to their
+		// creation would be all that the user sees.
+		select {
+		case <-time.After(resetDelay):
+		case <-f.ctx.Done():
+		}
 		return err
 	}
 	defer conn.Close()
