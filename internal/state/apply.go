@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 )
 
 // leaderWait is how long a call waits for somebody to lead before it gives up with ErrNoLeader. A
@@ -38,10 +40,10 @@ func (s *Store) Apply(ctx context.Context, w Write) (Result, error) {
 
 func (w Write) validate() error {
 	switch {
-	case w.Key == "" || len(w.Key) > maxKey:
-		return fmt.Errorf("write: key of %d bytes, want 1 to %d", len(w.Key), maxKey)
-	case len(w.Value) > maxValue:
-		return fmt.Errorf("write %s: value of %d bytes, at most %d are allowed", w.Key, len(w.Value), maxValue)
+	case w.Key == "" || len(w.Key) > machine.MaxKey:
+		return fmt.Errorf("write: key of %d bytes, want 1 to %d", len(w.Key), machine.MaxKey)
+	case len(w.Value) > machine.MaxValue:
+		return fmt.Errorf("write %s: value of %d bytes, at most %d are allowed", w.Key, len(w.Value), machine.MaxValue)
 	case w.TTL < 0:
 		return fmt.Errorf("write %s: negative TTL", w.Key)
 	}
@@ -99,22 +101,22 @@ func (s *Store) propose(ctx context.Context, in *instance, w Write) (Result, err
 	if err != nil {
 		return Result{}, s.translate(err)
 	}
-	return out.result, out.err
+	return out.Result, out.Err
 }
 
 // encode makes the log entry of a write: here the leader's clock decides, and nowhere else.
 func (s *Store) encode(w Write) []byte {
-	c := command{op: opPut, stamp: s.fsm.clock.Now(), expect: w.Expect, key: w.Key, value: w.Value}
+	c := machine.Command{Stamp: s.fsm.Stamp(), Expect: w.Expect, Key: w.Key, Value: w.Value}
 	if w.Delete {
-		c.op, c.value = opDelete, nil
+		c.Delete, c.Value = true, nil
 	} else if w.TTL > 0 {
-		c.expires = time.Now().Unix() + w.TTL
+		c.Expires = time.Now().Unix() + w.TTL
 	}
-	return c.encode(make([]byte, 0, c.size()))
+	return c.Encode()
 }
 
 // wait is ApplyFuture.Error that heeds a context.
-func wait(ctx context.Context, f raft.ApplyFuture) (*outcome, error) {
+func wait(ctx context.Context, f raft.ApplyFuture) (*machine.Outcome, error) {
 	if ctx.Done() != nil {
 		done := make(chan error, 1)
 		go func() { done <- f.Error() }() // ends with the future, at the latest at Raft's shutdown
@@ -129,7 +131,7 @@ func wait(ctx context.Context, f raft.ApplyFuture) (*outcome, error) {
 	} else if err := f.Error(); err != nil {
 		return nil, err
 	}
-	return f.Response().(*outcome), nil //nolint:forcetypeassert // fsm.ApplyBatch makes it
+	return f.Response().(*machine.Outcome), nil // by its contract
 }
 
 // translate turns Raft's errors into this package's.

@@ -14,7 +14,7 @@ import (
 // benchDir is on the disk of the working directory, not in memory.
 func benchDir(b *testing.B) string {
 	b.Helper()
-	dir, err := os.MkdirTemp(".", "bench-")
+	dir, err := os.MkdirTemp(".", "bench-") //nolint:usetesting // that one is in memory
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -82,22 +82,6 @@ func BenchmarkApplyThenView(b *testing.B) {
 	for b.Loop() {
 		put(b, s, "/registry/pods/ns-3/pod-3", "new")
 		s.View()
-	}
-}
-
-// How long it takes to go 10,000 events back.
-func BenchmarkViewAt(b *testing.B) {
-	for _, back := range []uint64{10, 1000, 9000} {
-		b.Run(fmt.Sprintf("back=%d", back), func(b *testing.B) {
-			s := filled(b, "", 20_000)
-			b.ReportAllocs()
-			for b.Loop() {
-				s.fsm.views = viewCache{}
-				if _, err := s.ViewAt(s.Revision() - back); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
 	}
 }
 

@@ -92,7 +92,7 @@ func openDamaged(t *testing.T, cfg Config, path string, rev uint64) bool {
 	var damaged *disk.DamageError
 	switch {
 	case err == nil:
-		defer s.Close() //nolint:errcheck // end of the test
+		defer s.Close()
 		if s.Revision() != rev || s.View().Count("", "") != 26 {
 			t.Fatalf("%s: opens at revision %d with %d keys, want %d with 26", path, s.Revision(), s.View().Count("", ""), rev)
 		}

@@ -7,7 +7,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/podman-swarm/podman-swarm/internal/state/disk"
+	"github.com/podman-swarm/podman-swarm/internal/state/codec"
+	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 )
 
 // Peers carries a call to the replica at an address, whose Serve answers it. An error means that
@@ -40,7 +41,7 @@ func (s *Store) forward(ctx context.Context, leader string, w Write) (Result, er
 		req[2], w.Value = 1, nil
 	}
 	req = binary.AppendUvarint(req, w.Expect+1)
-	req = binary.AppendUvarint(req, uint64(w.TTL)) //nolint:gosec // validated
+	req = binary.AppendUvarint(req, uint64(w.TTL))
 	req = binary.AppendUvarint(req, uint64(len(w.Key)))
 	req = append(append(req, w.Key...), w.Value...)
 	answer, err := s.call(ctx, leader, req)
@@ -88,25 +89,25 @@ func decodeAnswer(b []byte) (answer, error) {
 	if len(b) < 2 {
 		return a, errBadCall
 	}
-	if err := disk.CheckVersion("answer from the leader", uint32(b[0]), wireVersion); err != nil {
+	if err := codec.CheckVersion("answer from the leader", uint32(b[0]), wireVersion); err != nil {
 		return a, err
 	}
 	a.status = b[1]
-	r := reader{b: b[2:]}
-	a.rev = r.uvarint()
+	r := codec.Reader{B: b[2:]}
+	a.rev = r.Uvarint()
 	switch {
-	case r.bad:
+	case r.Bad:
 		return a, errBadCall
 	case a.status == statusRetry:
 		return a, errRetry
 	case a.status == statusNoSpace:
-		return a, fmt.Errorf("%w on the leader: %s", ErrNoSpace, r.b)
+		return a, fmt.Errorf("%w on the leader: %s", ErrNoSpace, r.B)
 	case a.status > statusConflict:
-		return a, fmt.Errorf("leader: %s", r.b)
-	case len(r.b) > 0:
-		if a.entry = r.entry(); r.bad || len(r.b) > 0 {
-			return a, errBadCall
-		}
+		return a, fmt.Errorf("leader: %s", r.B)
+	case len(r.B) > 0:
+		var err error
+		a.entry, err = machine.DecodeEntry(r.B)
+		return a, err
 	}
 	return a, nil
 }
@@ -118,7 +119,7 @@ func (s *Store) Serve(ctx context.Context, request []byte) []byte {
 	var res Result
 	err := errBadCall
 	if len(request) >= 2 {
-		err = disk.CheckVersion("call from a peer", uint32(request[0]), wireVersion)
+		err = codec.CheckVersion("call from a peer", uint32(request[0]), wireVersion)
 	}
 	if in := s.instance(); err == nil {
 		switch {
@@ -142,11 +143,11 @@ func decodeWrite(b []byte) (Write, error) {
 	if len(b) == 0 {
 		return Write{}, errBadCall
 	}
-	w, r := Write{Delete: b[0] == 1}, reader{b: b[1:]}
-	w.Expect = r.uvarint() - 1
-	w.TTL = int64(min(r.uvarint(), uint64(100*365*24*time.Hour/time.Second))) //nolint:gosec // bounded
-	w.Key = string(r.bytes(maxKey))
-	if w.Value = r.b; r.bad {
+	w, r := Write{Delete: b[0] == 1}, codec.Reader{B: b[1:]}
+	w.Expect = r.Uvarint() - 1
+	w.TTL = int64(min(r.Uvarint(), uint64(100*365*24*time.Hour/time.Second)))
+	w.Key = string(r.Bytes(machine.MaxKey))
+	if w.Value = r.B; r.Bad {
 		return w, errBadCall
 	}
 	return w, w.validate()
@@ -167,7 +168,7 @@ func encodeAnswer(res Result, err error) []byte {
 	}
 	b := binary.AppendUvarint([]byte{wireVersion, status}, res.Revision)
 	if entry != nil && text == "" {
-		return entry.encode(b)
+		return entry.Append(b)
 	}
 	return append(b, text...)
 }

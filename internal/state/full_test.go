@@ -37,7 +37,7 @@ func fill(t *testing.T, dir string, leave uint64) {
 	if err := syscall.Statfs(dir, &st); err != nil {
 		t.Fatal(err)
 	}
-	free := st.Bavail * uint64(st.Bsize) //nolint:gosec // positive
+	free := st.Bavail * uint64(st.Bsize)
 	if free <= leave {
 		return
 	}
@@ -77,7 +77,7 @@ func TestNearlyFullDisk(t *testing.T) {
 	s := open(t, Config{Dir: filepath.Join(disk, "state"), MinFree: 8 << 20})
 	put(t, s, "/a", "1")
 	fill(t, disk, 4<<20)
-	time.Sleep(2 * spaceInterval) //nolint:forbidigo // the guard looks at the real disk
+	pause(t.Context(), 2*spaceInterval)
 	_, err := s.Apply(t.Context(), Write{Key: "/a", Value: []byte("2"), Expect: Any})
 	if !errors.Is(err, ErrNoSpace) {
 		t.Fatalf("write to a full disk: %v, want ErrNoSpace", err)

@@ -41,7 +41,7 @@ func (b *bridge) Log(level hclog.Level, msg string, args ...any) {
 			args[i] = fmt.Sprintf(fmt.Sprint(f[0]), f[1:]...)
 		}
 	}
-	b.log.Log(ctx, to, "raft: "+msg, args...)
+	b.log.Log(ctx, to, "raft", append([]any{"says", msg}, args...)...)
 }
 
 func (b *bridge) Trace(string, ...any)           {}

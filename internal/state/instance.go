@@ -9,13 +9,15 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 )
 
 // instance is one run of Raft over the state machine. The state machine outlives it: after a
 // storage error Raft is stopped and started again under readers that notice nothing.
 type instance struct {
 	r      *raft.Raft
-	fsm    *fsm
+	fsm    *machine.Machine
 	self   raft.ServerID
 	stores stores
 
@@ -178,9 +180,9 @@ func (in *instance) waitLeader(ctx context.Context) error {
 // applied index counts what was handed over, not what was applied.
 func (in *instance) caughtUp(ctx context.Context) error {
 	commit := in.r.CommitIndex()
-	from := max(in.fsm.appliedIndex(), in.settled.Load())
+	from := max(in.fsm.Applied(), in.settled.Load())
 	if last := in.stores.lastCommand(from, commit); last != 0 {
-		return in.fsm.waitFor(ctx, 0, last)
+		return in.fsm.WaitFor(ctx, 0, last)
 	}
 	for {
 		old := in.settled.Load()

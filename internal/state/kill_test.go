@@ -32,10 +32,10 @@ func child(dir string) {
 	ctx := context.Background()
 	s, err := Open(ctx, killConfig(dir))
 	if err != nil {
-		fmt.Println("error", err)
+		fmt.Fprintln(os.Stdout, "error", err)
 		os.Exit(1)
 	}
-	fmt.Println("open", s.Revision(), 0)
+	fmt.Fprintln(os.Stdout, "open", s.Revision(), 0)
 	var wg sync.WaitGroup
 	var out sync.Mutex
 	for w := range 8 {
@@ -45,11 +45,11 @@ func child(dir string) {
 				val := fmt.Sprintf("%d-%d-%s", os.Getpid(), i, strings.Repeat("x", 200))
 				res, err := s.Apply(ctx, Write{Key: key, Value: []byte(val), Expect: Any})
 				if err != nil {
-					fmt.Println("error", err)
+					fmt.Fprintln(os.Stdout, "error", err)
 					os.Exit(1)
 				}
 				out.Lock()
-				fmt.Println(key, res.Revision, val[:strings.LastIndexByte(val, '-')])
+				fmt.Fprintln(os.Stdout, key, res.Revision, val[:strings.LastIndexByte(val, '-')])
 				out.Unlock()
 			}
 		})

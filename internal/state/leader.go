@@ -22,7 +22,7 @@ func (s *Store) lead() {
 		select {
 		case <-timer.C:
 		case <-changed:
-		case <-s.fsm.sooner:
+		case <-s.fsm.Sooner():
 		case <-s.ctx.Done():
 			return
 		}
@@ -37,7 +37,7 @@ const expireBatch = 256
 func (s *Store) expire(in *instance) time.Duration {
 	for s.ctx.Err() == nil {
 		now := time.Now()
-		due, next := s.fsm.due(now.Unix(), expireBatch)
+		due, next := s.fsm.Due(now.Unix(), expireBatch)
 		if len(due) == 0 {
 			if next == 0 {
 				return math.MaxInt64

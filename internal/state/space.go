@@ -28,7 +28,7 @@ func (g *spaceGuard) check() error {
 		if err := syscall.Statfs(g.dir, &fs); err != nil {
 			return fmt.Errorf("free space of %s: %w", g.dir, err)
 		}
-		g.free.Store(fs.Bavail * uint64(fs.Bsize)) //nolint:gosec // block sizes are positive
+		g.free.Store(fs.Bavail * uint64(fs.Bsize))
 		g.next.Store(now + int64(spaceInterval))
 	}
 	if free := g.free.Load(); free < g.min {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 )
 
 // Config says how to open a Store.
@@ -69,7 +71,7 @@ func (c Config) withDefaults() Config {
 type Store struct {
 	cfg     Config
 	log     *slog.Logger
-	fsm     *fsm
+	fsm     *machine.Machine
 	barrier coalescer
 	space   spaceGuard
 	trans   transport
@@ -90,9 +92,9 @@ type Store struct {
 // Damage, a second process on the directory and files of a newer version are errors.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	cfg = cfg.withDefaults()
-	s := &Store{cfg: cfg, log: cfg.Log, fsm: newFSM(cfg.Log, cfg.Retain), nudge: make(chan struct{}, 1)}
+	s := &Store{cfg: cfg, log: cfg.Log, nudge: make(chan struct{}, 1)}
+	s.fsm = machine.New(machine.Config{Log: cfg.Log, Retain: cfg.Retain, Now: time.Now, Members: s.reconfigured})
 	s.space.dir, s.space.min = cfg.Dir, cfg.MinFree
-	s.fsm.onConfig = s.reconfigured
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.barrier.do = s.barrierRound
 	if err := s.begin(); err != nil {
@@ -187,7 +189,7 @@ func (s *Store) reconfigured(c raft.Configuration) {
 // Close has returned.
 func (s *Store) Close() error {
 	s.close.Do(func() {
-		s.fsm.shut()
+		s.fsm.Close()
 		if in := s.instance(); in.followed() && in.r.State() == raft.Leader {
 			// Handing over takes milliseconds, an election a second.
 			_ = in.r.LeadershipTransfer().Error()
@@ -200,33 +202,33 @@ func (s *Store) Close() error {
 }
 
 // Revision is the newest revision applied on this replica; an empty store has revision 1.
-func (s *Store) Revision() uint64 { return s.fsm.rev.Load() }
+func (s *Store) Revision() uint64 { return s.fsm.Revision() }
 
 // View is a consistent snapshot of this replica's state now.
-func (s *Store) View() View { return s.fsm.view() }
+func (s *Store) View() View { return s.fsm.View() }
 
 // ViewAt is the exact state at an old revision: ErrCompacted when it is older than the retained
 // history, ErrFuture when it has not happened here yet.
-func (s *Store) ViewAt(rev uint64) (View, error) { return s.fsm.viewAt(rev) }
+func (s *Store) ViewAt(rev uint64) (View, error) { return s.fsm.ViewAt(rev) }
 
 // Watch returns a watch of all events after a revision. Close it.
-func (s *Store) Watch(after uint64) (*Watch, error) { return s.fsm.watch("", after) }
+func (s *Store) Watch(after uint64) (*Watch, error) { return s.fsm.Watch("", after) }
 
 // WatchPrefix returns a watch of the events after a revision whose key begins with prefix. Writes
 // to other keys do not wake it. Close it.
 func (s *Store) WatchPrefix(prefix string, after uint64) (*Watch, error) {
-	return s.fsm.watch(prefix, after)
+	return s.fsm.Watch(prefix, after)
 }
 
 // Compact drops the history up to and including a revision; the current state stays.
-func (s *Store) Compact(rev uint64) { s.fsm.compact(rev) }
+func (s *Store) Compact(rev uint64) { s.fsm.Compact(rev) }
 
 // WaitRevision waits until the revision is applied on this replica.
 func (s *Store) WaitRevision(ctx context.Context, rev uint64) error {
-	if s.fsm.rev.Load() >= rev {
+	if s.fsm.Revision() >= rev {
 		return nil
 	}
-	return s.fsm.waitFor(ctx, rev, 0)
+	return s.fsm.WaitFor(ctx, rev, 0)
 }
 
 // housekeep lets history expire on this replica. It sleeps as long as nothing is kept.
@@ -240,7 +242,7 @@ func (s *Store) housekeep() {
 		case <-timer.C:
 		}
 		wait := s.cfg.Retain.Age
-		if next := s.fsm.retain(); !next.IsZero() {
+		if next := s.fsm.Age(); !next.IsZero() {
 			wait = max(time.Until(next), time.Second)
 		}
 		timer.Reset(wait)

@@ -10,6 +10,8 @@ import (
 
 	"github.com/hashicorp/raft"
 	"go.uber.org/goleak"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 )
 
 func TestMain(m *testing.M) {
@@ -20,7 +22,7 @@ func TestMain(m *testing.M) {
 	// Many small synced writes: what they mean is tested, not the disk under them. Benchmarks
 	// say themselves where they write.
 	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() && os.Getenv("PSW_TEST_DISK") == "" {
-		_ = os.Setenv("TMPDIR", "/dev/shm") //nolint:usetesting // there is no *testing.T here
+		_ = os.Setenv("TMPDIR", "/dev/shm")
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -28,22 +30,22 @@ func TestMain(m *testing.M) {
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // open opens a store on a directory (empty: in memory).
-func open(t testing.TB, cfg Config) *Store {
-	t.Helper()
-	s, err := tryOpen(t, cfg)
+func open(tb testing.TB, cfg Config) *Store {
+	tb.Helper()
+	s, err := tryOpen(tb, cfg)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := s.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return s
 }
 
-func tryOpen(t testing.TB, cfg Config) (*Store, error) {
-	t.Helper()
+func tryOpen(tb testing.TB, cfg Config) (*Store, error) {
+	tb.Helper()
 	if cfg.NodeID == "" {
 		cfg.NodeID = "n1"
 	}
@@ -53,14 +55,14 @@ func tryOpen(t testing.TB, cfg Config) (*Store, error) {
 	if cfg.MinFree == 0 {
 		cfg.MinFree = 1
 	}
-	return Open(t.Context(), cfg)
+	return Open(tb.Context(), cfg)
 }
 
-func put(t testing.TB, s *Store, key, value string) Result {
-	t.Helper()
-	res, err := s.Apply(t.Context(), Write{Key: key, Value: []byte(value), Expect: Any})
+func put(tb testing.TB, s *Store, key, value string) Result {
+	tb.Helper()
+	res, err := s.Apply(tb.Context(), Write{Key: key, Value: []byte(value), Expect: Any})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return res
 }
@@ -115,8 +117,8 @@ func TestRefusedWrites(t *testing.T) {
 	s := open(t, Config{})
 	for _, w := range []Write{
 		{},
-		{Key: strings.Repeat("k", maxKey+1)},
-		{Key: "k", Value: make([]byte, maxValue+1)},
+		{Key: strings.Repeat("k", machine.MaxKey+1)},
+		{Key: "k", Value: make([]byte, machine.MaxValue+1)},
 		{Key: "k", TTL: -1},
 	} {
 		if _, err := s.Apply(t.Context(), w); err == nil {

@@ -176,7 +176,7 @@ func (s *Store) replay(logs raft.LogStore, from uint64) error {
 			group = group[:0]
 		}
 	}
-	return nil
+	return s.fsm.Stuck()
 }
 
 // onlyVoter reports whether a replica is the only voter of a configuration.

@@ -317,14 +317,3 @@ func TestNewerVersionsAreRefused(t *testing.T) {
 		t.Errorf("only %d files were tried", seen)
 	}
 }
-
-func TestCheckVersion(t *testing.T) {
-	for _, c := range []struct {
-		got, current uint32
-		ok           bool
-	}{{1, 1, true}, {0, 1, false}, {2, 1, false}, {2, 3, true}, {1, 3, false}, {3, 3, true}} {
-		if err := CheckVersion("x", c.got, c.current); (err == nil) != c.ok {
-			t.Errorf("version %d read by %d: %v", c.got, c.current, err)
-		}
-	}
-}

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/codec"
 )
 
 // Current says which lineage a replica follows.
@@ -181,7 +183,7 @@ func (d *Disk) Close() error {
 // readCurrent reads the file that says which lineage counts.
 func readCurrent(dir string) (Current, error) {
 	name := filepath.Join(dir, currentName)
-	b, err := os.ReadFile(name) //nolint:gosec // our own directory
+	b, err := os.ReadFile(name)
 	if err != nil {
 		return Current{}, err
 	}
@@ -198,7 +200,7 @@ func readCurrent(dir string) (Current, error) {
 	if _, err := fmt.Sscanf(string(lines[0]), currentMagic+" %d", &version); err != nil {
 		return cur, damage(dir, name, "its header is unreadable")
 	}
-	if err := CheckVersion(name, version, currentVersion); err != nil {
+	if err := codec.CheckVersion(name, version, currentVersion); err != nil {
 		return cur, err
 	}
 	if err := json.Unmarshal(lines[1], &cur); err != nil || cur.Lineage == "" || cur.Server == "" {

@@ -30,17 +30,3 @@ func (e *DamageError) Error() string {
 func damage(root, file, format string, args ...any) error {
 	return &DamageError{File: file, Dir: filepath.Clean(root), What: fmt.Sprintf(format, args...)}
 }
-
-// CheckVersion accepts the current format version and the one before it.
-func CheckVersion(what string, got, current uint32) error {
-	oldest := max(1, current-1)
-	switch {
-	case got > current:
-		return fmt.Errorf("%s has format version %d, this program reads up to %d: "+
-			"written by a newer version", what, got, current)
-	case got < oldest:
-		return fmt.Errorf("%s has format version %d, this program reads %d to %d: "+
-			"start a version in between once", what, got, oldest, current)
-	}
-	return nil
-}

@@ -22,7 +22,7 @@ func crc(b []byte) uint32 { return crc32.Checksum(b, castagnoli()) }
 
 // syncDir makes created, renamed and removed names durable.
 func syncDir(dir string) error {
-	d, err := os.Open(dir) //nolint:gosec // our own directory
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func replaceFile(name string, content []byte) error {
 }
 
 func writeSynced(name string, content []byte) error {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, fileMode) //nolint:gosec // our own directory
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, fileMode)
 	if err != nil {
 		return err
 	}

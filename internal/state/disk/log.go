@@ -116,7 +116,7 @@ func (l *Log) Others(after uint64, fn func(*raft.Log) error) error {
 	defer l.mu.RUnlock()
 	for _, s := range l.segs {
 		for i, off := range s.offs {
-			index := s.base + uint64(i) //nolint:gosec // positive
+			index := s.base + uint64(i)
 			if index <= after || off&commandFlag != 0 {
 				continue
 			}

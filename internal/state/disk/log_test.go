@@ -17,7 +17,7 @@ import (
 func TestMain(m *testing.M) {
 	// Thousands of tiny synced writes: what they mean is tested here, not the disk under them.
 	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
-		_ = os.Setenv("TMPDIR", "/dev/shm") //nolint:usetesting // there is no *testing.T here
+		_ = os.Setenv("TMPDIR", "/dev/shm")
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -46,7 +46,7 @@ type fataler interface {
 }
 
 func entry(index, term uint64, data []byte) *raft.Log {
-	return &raft.Log{Index: index, Term: term, Data: data, AppendedAt: time.Unix(int64(index), 5)} //nolint:gosec // small
+	return &raft.Log{Index: index, Term: term, Data: data, AppendedAt: time.Unix(int64(index), 5)}
 }
 
 func same(a, b *raft.Log) bool {
@@ -57,11 +57,11 @@ func same(a, b *raft.Log) bool {
 // The log against a plain slice, with appends, cuts at both ends and reopening in between.
 func TestLogIsASequence(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		dir, err := os.MkdirTemp("", "psw-log")
+		dir, err := os.MkdirTemp("", "psw-log") //nolint:usetesting // one per check, not per test
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+		defer os.RemoveAll(dir)
 		d := mustOpen(t, testConfig(dir))
 		defer func() { _ = d.Close() }()
 		var model []*raft.Log
@@ -173,7 +173,7 @@ func snapshot(t testing2, d *Disk, index uint64) {
 
 func TestLogRefusesGaps(t *testing.T) {
 	d := mustOpen(t, testConfig(t.TempDir()))
-	defer d.Close() //nolint:errcheck // end of the test
+	defer d.Close()
 	if err := d.Log.StoreLogs([]*raft.Log{entry(1, 1, nil), entry(3, 1, nil)}); err == nil {
 		t.Error("a group with a gap was stored")
 	}
@@ -223,7 +223,7 @@ func TestLogHealsAfterFailedWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	d = mustOpen(t, testConfig(dir))
-	defer d.Close() //nolint:errcheck // end of the test
+	defer d.Close()
 	if last, _ := d.Log.LastIndex(); last != 1 {
 		t.Fatalf("last entry %d, want 1", last)
 	}
@@ -235,7 +235,7 @@ func TestLogHealsAfterFailedWrite(t *testing.T) {
 func TestSecondOpenIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	d := mustOpen(t, testConfig(dir))
-	defer d.Close() //nolint:errcheck // end of the test
+	defer d.Close()
 	if _, err := Open(testConfig(dir)); err == nil || !bytes.Contains([]byte(err.Error()), []byte("in use")) {
 		t.Fatalf("second open: %v", err)
 	}

@@ -11,6 +11,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/codec"
 )
 
 // Meta is the small facts that must survive: Raft's term and vote, and the low-water marks of log
@@ -53,13 +55,13 @@ func createMeta(name string, log *slog.Logger) (*Meta, error) {
 	if err := replaceFile(name, append(block, block...)); err != nil {
 		return nil, err
 	}
-	m.file, err = os.OpenFile(name, os.O_RDWR, fileMode) //nolint:gosec // our own directory
+	m.file, err = os.OpenFile(name, os.O_RDWR, fileMode)
 	return m, err
 }
 
 // openMeta reads the meta file and mends it when one copy is unreadable.
 func openMeta(root, name string, log *slog.Logger) (*Meta, error) {
-	f, err := os.OpenFile(name, os.O_RDWR, fileMode) //nolint:gosec // our own directory
+	f, err := os.OpenFile(name, os.O_RDWR, fileMode)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, damage(root, name, "it is missing")
 	} else if err != nil {
@@ -123,7 +125,7 @@ func (m *Meta) encode(values map[string][]byte) ([]byte, error) {
 	h := b[len(metaMagic):]
 	binary.BigEndian.PutUint32(h, metaVersion)
 	binary.BigEndian.PutUint64(h[4:], m.seq)
-	binary.BigEndian.PutUint32(h[12:], uint32(len(b)-metaHead)) //nolint:gosec // below metaBlock
+	binary.BigEndian.PutUint32(h[12:], uint32(len(b)-metaHead))
 	b = binary.BigEndian.AppendUint32(b, crc(b))
 	return b[:metaBlock], nil // the rest of the block is zero
 }
@@ -143,7 +145,7 @@ func decodeMeta(name string, b []byte) (uint64, map[string][]byte, error) {
 	if crc(b[:end]) != binary.BigEndian.Uint32(b[end:]) {
 		return 0, nil, errMeta
 	}
-	if err := CheckVersion(name, binary.BigEndian.Uint32(h), metaVersion); err != nil {
+	if err := codec.CheckVersion(name, binary.BigEndian.Uint32(h), metaVersion); err != nil {
 		return 0, nil, &versionError{err}
 	}
 	values := map[string][]byte{}

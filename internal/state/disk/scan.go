@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/codec"
 )
 
 // logConfig says where a log is and what is known about it.
@@ -121,7 +123,7 @@ func (l *Log) openSegment(name string) (*segment, error) {
 		crc(b[:sum]) != binary.BigEndian.Uint32(b[sum:]), binary.BigEndian.Uint64(b[16:]) != base:
 		err = damage(l.root, f.Name(), "its header is unreadable")
 	default:
-		err = CheckVersion(f.Name(), binary.BigEndian.Uint32(b[8:]), segmentVersion)
+		err = codec.CheckVersion(f.Name(), binary.BigEndian.Uint32(b[8:]), segmentVersion)
 		s.salt = binary.BigEndian.Uint32(b[12:])
 	}
 	if err != nil {

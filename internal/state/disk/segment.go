@@ -57,7 +57,7 @@ func (s *segment) offset(index uint64) int64 {
 // createSegment makes an empty segment with room for size bytes.
 func createSegment(dir string, base uint64, size int64) (s *segment, err error) {
 	name := filepath.Join(dir, segmentName(base))
-	f, err := os.OpenFile(name+tmp, os.O_CREATE|os.O_TRUNC|os.O_RDWR, fileMode) //nolint:gosec // our own directory
+	f, err := os.OpenFile(name+tmp, os.O_CREATE|os.O_TRUNC|os.O_RDWR, fileMode)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func createSegment(dir string, base uint64, size int64) (s *segment, err error) 
 		return nil, errors.Join(err, os.Remove(name))
 	}
 	// The handle keeps the temporary name; errors should name the file that is there.
-	named, err := os.OpenFile(name, os.O_RDWR, fileMode) //nolint:gosec // our own directory
+	named, err := os.OpenFile(name, os.O_RDWR, fileMode)
 	if err != nil {
 		return nil, err
 	}
@@ -114,11 +114,11 @@ func (s *segment) appendRecord(b []byte, l *raft.Log, position int) []byte {
 	binary.BigEndian.PutUint64(h[8:], l.Index)
 	binary.BigEndian.PutUint64(h[16:], l.Term)
 	if !l.AppendedAt.IsZero() {
-		binary.BigEndian.PutUint64(h[24:], uint64(l.AppendedAt.UnixNano())) //nolint:gosec // bits
+		binary.BigEndian.PutUint64(h[24:], uint64(l.AppendedAt.UnixNano()))
 	}
-	binary.BigEndian.PutUint32(h[32:], uint32(len(l.Data)))       //nolint:gosec // bounded by Log.StoreLogs
-	binary.BigEndian.PutUint32(h[36:], uint32(len(l.Extensions))) //nolint:gosec // bounded by Log.StoreLogs
-	binary.BigEndian.PutUint32(h[40:], uint32(position))          //nolint:gosec // bounded by the group
+	binary.BigEndian.PutUint32(h[32:], uint32(len(l.Data)))
+	binary.BigEndian.PutUint32(h[36:], uint32(len(l.Extensions)))
+	binary.BigEndian.PutUint32(h[40:], uint32(position))
 	h[44] = uint8(l.Type)
 	b = append(append(b, l.Data...), l.Extensions...)
 	h = b[start:]
@@ -136,7 +136,7 @@ func (s *segment) decodeHead(b []byte) (head, bool) {
 	return head{
 		bodyCRC: binary.BigEndian.Uint32(b[4:]),
 		index:   binary.BigEndian.Uint64(b[8:]), term: binary.BigEndian.Uint64(b[16:]),
-		at:   int64(binary.BigEndian.Uint64(b[24:])), //nolint:gosec // bits
+		at:   int64(binary.BigEndian.Uint64(b[24:])),
 		data: binary.BigEndian.Uint32(b[32:]), ext: binary.BigEndian.Uint32(b[36:]),
 		position: binary.BigEndian.Uint32(b[40:]), kind: b[44],
 	}, true
@@ -170,7 +170,7 @@ func (s *segment) read(index uint64, l *raft.Log) error {
 
 // add notes entries that were written at the tail.
 func (s *segment) add(off int64, kind raft.LogType) {
-	o := uint32(off) //nolint:gosec // segments are smaller than 2 GB
+	o := uint32(off)
 	if kind == raft.LogCommand {
 		o |= commandFlag
 	}

@@ -17,6 +17,8 @@ import (
 	"sync"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/codec"
 )
 
 // Snapshots keeps whole states, each in one file:
@@ -71,9 +73,9 @@ func openSnapshots(root, dir string, meta *Meta, log *slog.Logger) (*Snapshots, 
 
 func newestFirst(a, b *raft.SnapshotMeta) int {
 	if a.Index != b.Index {
-		return int(min(1, max(-1, int64(b.Index)-int64(a.Index)))) //nolint:gosec // log indexes are small
+		return int(min(1, max(-1, int64(b.Index)-int64(a.Index))))
 	}
-	return int(min(1, max(-1, int64(b.Term)-int64(a.Term)))) //nolint:gosec // terms are small
+	return int(min(1, max(-1, int64(b.Term)-int64(a.Term))))
 }
 
 func (s *Snapshots) newest() uint64 {
@@ -98,7 +100,7 @@ func (s *Snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 }
 
 func (s *Snapshots) open(name string) (_ *raft.SnapshotMeta, _ io.ReadCloser, err error) {
-	f, err := os.Open(name) //nolint:gosec // our own directory
+	f, err := os.Open(name)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -129,7 +131,7 @@ func (s *Snapshots) open(name string) (_ *raft.SnapshotMeta, _ io.ReadCloser, er
 	if crc(b[:sum]) != binary.BigEndian.Uint32(b[sum:]) {
 		return nil, nil, bad("its header's checksum does not match")
 	}
-	if err := CheckVersion(name, binary.BigEndian.Uint32(b[len(snapMagic):]), snapVersion); err != nil {
+	if err := codec.CheckVersion(name, binary.BigEndian.Uint32(b[len(snapMagic):]), snapVersion); err != nil {
 		return nil, nil, err
 	}
 	m := &raft.SnapshotMeta{}
@@ -172,7 +174,7 @@ func (r *snapReader) verify() error {
 	if _, err := io.ReadFull(r.r, t[:]); err != nil {
 		return r.bad("it is cut short")
 	}
-	if int64(binary.BigEndian.Uint64(t[:])) != r.size || string(t[12:]) != snapEnd || //nolint:gosec // compared only
+	if int64(binary.BigEndian.Uint64(t[:])) != r.size || string(t[12:]) != snapEnd ||
 		binary.BigEndian.Uint32(t[8:]) != r.sum.Sum32() {
 		return r.bad("its checksum does not match")
 	}
@@ -195,7 +197,7 @@ func (s *Snapshots) Create(version raft.SnapshotVersion, index, term uint64,
 		return nil, err
 	}
 	b := append([]byte(snapMagic), 0, 0, 0, snapVersion)
-	b = binary.BigEndian.AppendUint32(b, uint32(len(body))) //nolint:gosec // a few hundred bytes
+	b = binary.BigEndian.AppendUint32(b, uint32(len(body)))
 	b = append(b, body...)
 	b = binary.BigEndian.AppendUint32(b, crc(b))
 	f, err := os.OpenFile(s.path(m.ID)+tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, fileMode)
@@ -241,7 +243,7 @@ func (k *sink) Close() error {
 	if k.over {
 		return nil
 	}
-	t := binary.BigEndian.AppendUint64(nil, uint64(k.meta.Size)) //nolint:gosec // a length
+	t := binary.BigEndian.AppendUint64(nil, uint64(k.meta.Size))
 	t = binary.BigEndian.AppendUint32(t, k.sum.Sum32())
 	if _, err := k.f.Write(append(t, snapEnd...)); err != nil {
 		return errors.Join(err, k.Cancel())

@@ -11,7 +11,7 @@ import (
 // datasync makes a file's content durable.
 func datasync(f *os.File) error {
 	for {
-		err := unix.Fdatasync(int(f.Fd())) //nolint:gosec // a file descriptor
+		err := unix.Fdatasync(int(f.Fd()))
 		if !errors.Is(err, syscall.EINTR) {
 			return os.NewSyscallError("fdatasync "+f.Name(), err)
 		}
@@ -22,7 +22,7 @@ func datasync(f *os.File) error {
 // cannot reserve are used without.
 func allocate(f *os.File, size int64) error {
 	for {
-		err := unix.Fallocate(int(f.Fd()), 0, 0, size) //nolint:gosec // a file descriptor
+		err := unix.Fallocate(int(f.Fd()), 0, 0, size)
 		switch {
 		case errors.Is(err, syscall.EINTR):
 		case errors.Is(err, syscall.EOPNOTSUPP), errors.Is(err, syscall.ENOSYS):
@@ -35,11 +35,11 @@ func allocate(f *os.File, size int64) error {
 
 // lockFile takes the lock of a directory; it ends with the file or the process.
 func lockFile(name string) (*os.File, error) {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, fileMode) //nolint:gosec // our own directory
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, fileMode)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil { //nolint:gosec // a file descriptor
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			err = ErrLocked
 		}

@@ -1,4 +1,4 @@
-package state
+package machine
 
 import (
 	"bufio"
@@ -10,7 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/podman-swarm/podman-swarm/internal/hlc"
-	"github.com/podman-swarm/podman-swarm/internal/state/disk"
+	"github.com/podman-swarm/podman-swarm/internal/state/codec"
 )
 
 // A snapshot is a header of fixed size, then every entry in key order behind its length:
@@ -35,7 +35,7 @@ type image struct {
 }
 
 // Snapshot implements raft.FSM.
-func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+func (f *Machine) Snapshot() (raft.FSMSnapshot, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return &image{view: f.head(), applied: f.applied, stamp: f.stamp}, nil
@@ -55,7 +55,7 @@ func (m *image) Release() {}
 func (m *image) write(to io.Writer) error {
 	w := bufio.NewWriterSize(to, 64<<10)
 	b := append([]byte(snapshotMagic), snapshotVersion)
-	for _, v := range []uint64{m.view.rev, m.applied, uint64(m.stamp), uint64(m.view.tree.Len())} { //nolint:gosec // a length
+	for _, v := range []uint64{m.view.rev, m.applied, uint64(m.stamp), uint64(m.view.tree.Len())} {
 		b = binary.BigEndian.AppendUint64(b, v)
 	}
 	if _, err := w.Write(b); err != nil {
@@ -64,7 +64,7 @@ func (m *image) write(to io.Writer) error {
 	var err error
 	var body []byte
 	m.view.tree.Ascend(func(it item) bool {
-		body = it.entry.encode(body[:0])
+		body = it.entry.Append(body[:0])
 		b = binary.AppendUvarint(b[:0], uint64(len(body)))
 		if _, err = w.Write(b); err == nil {
 			_, err = w.Write(body)
@@ -90,7 +90,7 @@ func readSnapshot(from io.Reader) (*contents, error) {
 		return nil, fmt.Errorf("%w: no header", errBadSnapshot)
 	}
 	head = head[len(snapshotMagic):]
-	if err := disk.CheckVersion("snapshot", uint32(head[0]), snapshotVersion); err != nil {
+	if err := codec.CheckVersion("snapshot", uint32(head[0]), snapshotVersion); err != nil {
 		return nil, err
 	}
 	num := func(i int) uint64 { return binary.BigEndian.Uint64(head[1+8*i:]) }
@@ -125,23 +125,18 @@ func readEntry(r *bufio.Reader) (*Entry, error) {
 	}
 	// The length is not believed beyond what really comes.
 	if rest := n - uint64(len(body)); rest > 0 {
-		more, err := io.ReadAll(io.LimitReader(r, int64(rest))) //nolint:gosec // bounded
+		more, err := io.ReadAll(io.LimitReader(r, int64(rest)))
 		if err != nil || uint64(len(more)) != rest {
 			return nil, fmt.Errorf("%w: cut short", errBadSnapshot)
 		}
 		body = append(body, more...)
 	}
-	rd := reader{b: body}
-	e := rd.entry()
-	if rd.bad || len(rd.b) > 0 {
-		return nil, fmt.Errorf("%w: entry", errBadSnapshot)
-	}
-	return e, nil
+	return DecodeEntry(body)
 }
 
 // Restore implements raft.FSM: another replica's state replaces this one's. Histories do not
 // connect, so every watch is told ErrCompacted.
-func (f *fsm) Restore(from io.ReadCloser) error {
+func (f *Machine) Restore(from io.ReadCloser) error {
 	c, err := readSnapshot(from)
 	if err != nil {
 		return err

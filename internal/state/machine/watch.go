@@ -1,4 +1,4 @@
-package state
+package machine
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 // store's history: it buffers nothing, so a slow reader costs nothing and is told ErrCompacted when
 // the window has moved past it. One goroutine at a time may use it.
 type Watch struct {
-	f      *fsm
+	f      *Machine
 	group  *group
 	wake   chan struct{}
 	epoch  uint64
@@ -32,7 +32,7 @@ type group struct {
 
 // watchers finds the watches that a key concerns without visiting the others.
 type watchers struct {
-	mu      sync.Mutex // after fsm.mu
+	mu      sync.Mutex // after Machine.mu
 	groups  map[string]*group
 	lengths []int // distinct lengths of the prefixes, ascending
 	epoch   uint64
@@ -41,7 +41,7 @@ type watchers struct {
 func (w *watchers) init() { w.groups = map[string]*group{} }
 
 // notify marks the idle watches of every prefix of key and wakes them. Watches that are behind
-// already are not even visited. Called with fsm.mu held for writing.
+// already are not even visited. Called with Machine.mu held for writing.
 func (w *watchers) notify(key string, rev uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -122,8 +122,8 @@ func (x *Watch) signal() {
 	}
 }
 
-// watch starts a watch of the events after a revision whose key begins with prefix.
-func (f *fsm) watch(prefix string, after uint64) (*Watch, error) {
+// Watch starts a watch of the events after a revision whose key begins with prefix.
+func (f *Machine) Watch(prefix string, after uint64) (*Watch, error) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	rev := f.rev.Load()

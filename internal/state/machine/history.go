@@ -1,4 +1,4 @@
-package state
+package machine
 
 import "time"
 
@@ -33,7 +33,7 @@ func (h *history) append(ev Event, now time.Time) {
 	h.events = append(h.events, ev)
 	// Cut in steps of an eighth, so that the cost per event stays constant.
 	if n := len(h.events); n > h.keep.Events+h.keep.Events/8 {
-		h.drop(h.last() - uint64(h.keep.Events)) //nolint:gosec // positive
+		h.drop(h.last() - uint64(h.keep.Events))
 	}
 }
 
@@ -70,7 +70,7 @@ func (h *history) drop(rev uint64) {
 	}
 	rev = min(rev, h.last())
 	// A fresh array, not a reslice: the old one would pin every dropped entry.
-	h.events = append(make([]Event, 0, int(h.last()-rev)+64), h.events[rev-h.base:]...) //nolint:gosec // bounded
+	h.events = append(make([]Event, 0, int(h.last()-rev)+64), h.events[rev-h.base:]...)
 	h.base = rev
 	i := 0
 	for i+1 < len(h.epochs) && h.epochs[i+1].first <= rev+1 {

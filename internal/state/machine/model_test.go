@@ -1,4 +1,4 @@
-package state
+package machine
 
 import (
 	"bytes"
@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -18,6 +19,10 @@ import (
 
 	"github.com/podman-swarm/podman-swarm/internal/hlc"
 )
+
+func newMachine(keep Retention) *Machine {
+	return New(Config{Log: slog.New(slog.DiscardHandler), Retain: keep, Now: time.Now})
+}
 
 // model is the store as a child would write it: maps, and every state kept for ever.
 type model struct {
@@ -33,26 +38,26 @@ func newModel() *model {
 }
 
 // apply returns whether the command's expectation was met.
-func (m *model) apply(c command) bool {
-	cur, exists := m.now[c.key]
-	if c.op == opDelete && !exists || c.expect != Any && c.expect != cur.ModRevision {
+func (m *model) apply(c Command) bool {
+	cur, exists := m.now[c.Key]
+	if c.Delete && !exists || c.Expect != Any && c.Expect != cur.ModRevision {
 		return false
 	}
 	m.rev++
-	m.stamp = max(m.stamp+1, c.stamp)
-	ev := Event{Revision: m.rev, Key: c.key}
+	m.stamp = max(m.stamp+1, c.Stamp)
+	ev := Event{Revision: m.rev, Key: c.Key}
 	if exists {
 		prev := cur
 		ev.Prev = &prev
 	}
-	if c.op == opDelete {
-		delete(m.now, c.key)
+	if c.Delete {
+		delete(m.now, c.Key)
 	} else {
-		e := Entry{Key: c.key, Value: c.value, CreateRevision: m.rev, ModRevision: m.rev, Stamp: m.stamp, Expires: c.expires}
+		e := Entry{Key: c.Key, Value: c.Value, CreateRevision: m.rev, ModRevision: m.rev, Stamp: m.stamp, Expires: c.Expires}
 		if exists {
 			e.CreateRevision = cur.CreateRevision
 		}
-		m.now[c.key] = e
+		m.now[c.Key] = e
 		ev.Entry = &e
 	}
 	m.events = append(m.events, ev)
@@ -79,64 +84,62 @@ func listView(v View, from, end string) []Entry {
 
 var keys = rapid.SampledFrom([]string{"/a", "/a/1", "/a/2", "/a/2/x", "/b", "/b/1", "/c/1", "/c/2", "/c/3"})
 
-// machine drives a state machine and its model.
-type machine struct {
-	f       *fsm
+// driver drives a state machine and its model.
+type driver struct {
+	f       *Machine
 	m       *model
 	index   uint64
 	watches []*modelWatch
-	trimmed uint64
 }
 
 type modelWatch struct {
 	w      *Watch
 	prefix string
 	upTo   uint64
-	// missed is the oldest matching event not handed out; 0: none.
 }
 
-func (x *machine) command(t *rapid.T) {
-	c := command{
-		op: opPut, stamp: hlc.Stamp(rapid.Uint64Range(0, 1000).Draw(t, "stamp")), key: keys.Draw(t, "key"),
-		expect: Any,
+func (x *driver) command(t *rapid.T) {
+	c := Command{
+		Stamp: hlc.Stamp(rapid.Uint64Range(0, 1000).Draw(t, "stamp")), Key: keys.Draw(t, "key"),
+		Expect: Any,
 	}
 	if rapid.Bool().Draw(t, "delete") {
-		c.op = opDelete
+		c.Delete = true
 	} else {
-		c.value = rapid.SliceOfN(rapid.Byte(), 0, 8).Draw(t, "value")
-		c.expires = rapid.Int64Range(0, 3).Draw(t, "expires")
+		c.Value = rapid.SliceOfN(rapid.Byte(), 0, 8).Draw(t, "value")
+		c.Expires = rapid.Int64Range(0, 3).Draw(t, "expires")
 	}
 	switch rapid.IntRange(0, 3).Draw(t, "expect") {
 	case 0:
-		c.expect = 0
+		c.Expect = 0
 	case 1:
-		c.expect = x.m.now[c.key].ModRevision
+		c.Expect = x.m.now[c.Key].ModRevision
 	case 2:
-		c.expect = rapid.Uint64Range(0, x.m.rev).Draw(t, "rev")
+		c.Expect = rapid.Uint64Range(0, x.m.rev).Draw(t, "rev")
 	}
 	x.index++
-	cur, exists := x.m.now[c.key]
+	cur, exists := x.m.now[c.Key]
 	met := x.m.apply(c)
-	out := x.f.Apply(&raft.Log{Index: x.index, Data: c.encode(nil)}).(*outcome) //nolint:errcheck // it is
+	out := x.f.Apply(&raft.Log{Index: x.index, Data: c.Encode()}).(*Outcome)
 	switch {
-	case met != (out.err == nil):
-		t.Fatalf("%+v: %v, want success %v", c, out.err, met)
-	case !met && (!errors.Is(out.err, ErrConflict) || exists != (out.result.Current != nil) ||
-		exists && !cmp.Equal(*out.result.Current, cur, emptyIsNil)):
-		t.Fatalf("%+v: conflict with %+v, want %+v", c, out.result.Current, cur)
-	case met && out.result.Revision != x.m.rev:
-		t.Fatalf("%+v: revision %d, want %d", c, out.result.Revision, x.m.rev)
-	case met && c.op == opDelete && !cmp.Equal(*out.result.Entry, cur, emptyIsNil):
-		t.Fatalf("%+v: removed %+v, want %+v", c, out.result.Entry, cur)
+	case met != (out.Err == nil):
+		t.Fatalf("%+v: %v, want success %v", c, out.Err, met)
+	case !met && (!errors.Is(out.Err, ErrConflict) || exists != (out.Current != nil) ||
+		exists && !cmp.Equal(*out.Current, cur, emptyIsNil)):
+		t.Fatalf("%+v: conflict with %+v, want %+v", c, out.Current, cur)
+	case met && out.Revision != x.m.rev:
+		t.Fatalf("%+v: revision %d, want %d", c, out.Revision, x.m.rev)
+	case met && c.Delete && !cmp.Equal(*out.Entry, cur, emptyIsNil):
+		t.Fatalf("%+v: removed %+v, want %+v", c, out.Entry, cur)
 	}
 }
 
 var emptyIsNil = cmp.Comparer(func(a, b []byte) bool { return bytes.Equal(a, b) })
 
-func (x *machine) view(t *rapid.T) {
+func (x *driver) view(t *rapid.T) {
 	rev := rapid.Uint64Range(0, x.m.rev+1).Draw(t, "rev")
 	from, end := keys.Draw(t, "from"), rapid.SampledFrom([]string{"", "/a/2", "/c/2", "/z"}).Draw(t, "end")
-	v, err := x.f.viewAt(rev)
+	v, err := x.f.ViewAt(rev)
 	switch {
 	case rev > x.m.rev:
 		if !errors.Is(err, ErrFuture) {
@@ -159,10 +162,10 @@ func (x *machine) view(t *rapid.T) {
 	}
 }
 
-func (x *machine) watch(t *rapid.T) {
+func (x *driver) watch(t *rapid.T) {
 	after := rapid.Uint64Range(0, x.m.rev+1).Draw(t, "after")
 	prefix := rapid.SampledFrom([]string{"", "/a", "/a/", "/c/", "/nothing"}).Draw(t, "prefix")
-	w, err := x.f.watch(prefix, after)
+	w, err := x.f.Watch(prefix, after)
 	switch {
 	case after > x.m.rev:
 		if !errors.Is(err, ErrFuture) {
@@ -181,7 +184,7 @@ func (x *machine) watch(t *rapid.T) {
 
 // next reads from a random watch: exactly the matching events, in order, or ErrCompacted and then
 // really something was missed.
-func (x *machine) next(t *rapid.T) {
+func (x *driver) next(t *rapid.T) {
 	if len(x.watches) == 0 {
 		t.Skip()
 	}
@@ -216,8 +219,8 @@ func (x *machine) next(t *rapid.T) {
 	w.upTo = upTo
 }
 
-func (x *machine) check(t *rapid.T) {
-	v := x.f.view()
+func (x *driver) check(t *rapid.T) {
+	v := x.f.View()
 	if diff := cmp.Diff(list(x.m.now, "", ""), listView(v, "", ""), emptyIsNil); diff != "" {
 		t.Fatalf("the store differs from the model: %s", diff)
 	}
@@ -233,15 +236,15 @@ func (x *machine) check(t *rapid.T) {
 			expire = append(expire, e)
 		}
 	}
-	if due, _ := x.f.due(2, 100); len(due) != len(expire) {
+	if due, _ := x.f.Due(2, 100); len(due) != len(expire) {
 		t.Fatalf("%d entries are due, want %d", len(due), len(expire))
 	}
 }
 
 // snapshot copies the state through a snapshot: the copy is equal, and equal again after the same
 // commands.
-func (x *machine) snapshot(t *rapid.T) {
-	fresh := newFSM(quiet(), Retention{Age: time.Minute, Events: 8})
+func (x *driver) snapshot(t *rapid.T) {
+	fresh := newMachine(Retention{Age: time.Minute, Events: 8})
 	snap, err := x.f.Snapshot()
 	if err != nil {
 		t.Fatal(err)
@@ -258,24 +261,24 @@ func (x *machine) snapshot(t *rapid.T) {
 		x.watches = nil
 		return
 	}
-	c := command{op: opPut, expect: Any, key: "/a", stamp: 5, value: []byte("both")}
+	c := Command{Expect: Any, Key: "/a", Stamp: 5, Value: []byte("both")}
 	x.index++
 	x.m.apply(c)
-	l := &raft.Log{Index: x.index, Data: c.encode(nil)}
-	a, b2 := x.f.Apply(l).(*outcome), fresh.Apply(l).(*outcome)
-	if diff := cmp.Diff(a.result, b2.result, emptyIsNil); diff != "" {
+	l := &raft.Log{Index: x.index, Data: c.Encode()}
+	a, b2 := x.f.Apply(l).(*Outcome), fresh.Apply(l).(*Outcome)
+	if diff := cmp.Diff(a.Result, b2.Result, emptyIsNil); diff != "" {
 		t.Fatalf("replicas differ: %s", diff)
 	}
-	if diff := cmp.Diff(listView(x.f.view(), "", ""), listView(fresh.view(), "", ""), emptyIsNil); diff != "" {
+	if diff := cmp.Diff(listView(x.f.View(), "", ""), listView(fresh.View(), "", ""), emptyIsNil); diff != "" {
 		t.Fatalf("replicas differ: %s", diff)
 	}
 }
 
 func TestStateMachineIsItsModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		x := &machine{m: newModel(), f: newFSM(quiet(), Retention{Age: time.Minute, Events: 8})}
+		x := &driver{m: newModel(), f: newMachine(Retention{Age: time.Minute, Events: 8})}
 		now := time.Unix(1000, 0)
-		x.f.now = func() time.Time { return now }
+		x.f.cfg.Now = func() time.Time { return now }
 		t.Repeat(map[string]func(*rapid.T){
 			"command":  x.command,
 			"command2": x.command,
@@ -286,21 +289,21 @@ func TestStateMachineIsItsModel(t *testing.T) {
 			"snapshot": x.snapshot,
 			"replay": func(t *rapid.T) { // Raft hands entries over again after it was restarted
 				if x.index > 0 {
-					c := command{op: opPut, expect: Any, key: "/a", value: []byte("again")}
-					x.f.Apply(&raft.Log{Index: rapid.Uint64Range(1, x.index).Draw(t, "index"), Data: c.encode(nil)})
+					c := Command{Expect: Any, Key: "/a", Value: []byte("again")}
+					x.f.Apply(&raft.Log{Index: rapid.Uint64Range(1, x.index).Draw(t, "index"), Data: c.Encode()})
 				}
 			},
 			"bad entry": func(t *rapid.T) {
 				x.index++
-				out := x.f.Apply(&raft.Log{Index: x.index, Data: []byte("?")}).(*outcome) //nolint:errcheck // it is
-				if out.err == nil {
+				out := x.f.Apply(&raft.Log{Index: x.index, Data: []byte("?")}).(*Outcome)
+				if out.Err == nil {
 					t.Fatal("a malformed entry was applied")
 				}
 			},
-			"compact": func(t *rapid.T) { x.f.compact(rapid.Uint64Range(0, x.m.rev).Draw(t, "rev")) },
+			"compact": func(t *rapid.T) { x.f.Compact(rapid.Uint64Range(0, x.m.rev).Draw(t, "rev")) },
 			"time": func(t *rapid.T) {
 				now = now.Add(time.Duration(rapid.IntRange(1, 70).Draw(t, "seconds")) * time.Second)
-				x.f.retain()
+				x.f.Age()
 			},
 			"": x.check,
 		})
@@ -309,20 +312,17 @@ func TestStateMachineIsItsModel(t *testing.T) {
 
 func TestCommandCodec(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		want := command{
-			op: opPut, stamp: hlc.Stamp(rapid.Uint64().Draw(t, "stamp")),
-			expect:  rapid.OneOf(rapid.Just(Any), rapid.Uint64()).Draw(t, "expect"),
-			expires: rapid.Int64Range(0, 1<<40).Draw(t, "expires"),
-			key:     rapid.StringN(1, 50, 200).Draw(t, "key"),
-			value:   rapid.SliceOf(rapid.Byte()).Draw(t, "value"),
+		want := Command{
+			Stamp:   hlc.Stamp(rapid.Uint64().Draw(t, "stamp")),
+			Expect:  rapid.OneOf(rapid.Just(Any), rapid.Uint64()).Draw(t, "expect"),
+			Expires: rapid.Int64Range(0, 1<<40).Draw(t, "expires"),
+			Key:     rapid.StringN(1, 50, 200).Draw(t, "key"),
+			Value:   rapid.SliceOf(rapid.Byte()).Draw(t, "value"),
 		}
 		if rapid.Bool().Draw(t, "delete") {
-			want.op, want.value, want.expires = opDelete, nil, 0
+			want.Delete, want.Value, want.Expires = true, nil, 0
 		}
-		b := want.encode(nil)
-		if len(b) > want.size() {
-			t.Fatalf("%d bytes, size() said %d", len(b), want.size())
-		}
+		b := want.Encode()
 		got, err := decodeCommand(b)
 		if err != nil || fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
 			t.Fatalf("got %+v, %v, want %+v", got, err, want)
@@ -330,29 +330,79 @@ func TestCommandCodec(t *testing.T) {
 	})
 }
 
-func TestAnswerCodec(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		e := &Entry{
-			Key: rapid.StringN(1, 50, 200).Draw(t, "key"), Value: rapid.SliceOf(rapid.Byte()).Draw(t, "value"),
-			CreateRevision: 3, ModRevision: rapid.Uint64Range(3, 1<<53).Draw(t, "mod"),
-			Stamp: hlc.Stamp(rapid.Uint64().Draw(t, "stamp")), Expires: rapid.Int64Range(0, 1<<40).Draw(t, "expires"),
+// What a newer version wrote is not skipped: everything after it would be another state than the
+// one other replicas have.
+func TestNewerEntryStopsTheMachine(t *testing.T) {
+	f := newMachine(Retention{Age: time.Minute, Events: 8})
+	c := Command{Key: "/a", Expect: Any}
+	newer := c.Encode()
+	newer[0] = commandVersion + 1
+	out := f.ApplyBatch([]*raft.Log{{Index: 1, Data: c.Encode()}, {Index: 2, Data: newer}, {Index: 3, Data: c.Encode()}})
+	for i, want := range []bool{true, false, false} {
+		if err := out[i].(*Outcome).Err; (err == nil) != want {
+			t.Errorf("entry %d: %v", i+1, err)
 		}
-		rev := rapid.Uint64Range(1, 1<<53).Draw(t, "rev")
-		a, err := decodeAnswer(encodeAnswer(Result{Revision: rev, Entry: e}, nil))
-		if err != nil || a.rev != rev || !cmp.Equal(a.entry, e, emptyIsNil) {
-			t.Fatalf("got %+v, %v", a, err)
+	}
+	if f.Revision() != 2 || f.Applied() != 1 || !strings.Contains(fmt.Sprint(f.Stuck()), "newer version") {
+		t.Errorf("revision %d, applied %d, %v", f.Revision(), f.Applied(), f.Stuck())
+	}
+}
+
+// A write wakes the watches of its prefixes and nobody else.
+func TestNotifyTouchesOnlyItsPrefix(t *testing.T) {
+	f := newMachine(Retention{Age: time.Minute, Events: 8})
+	woken := func(key string) string {
+		var all []*Watch
+		prefixes := []string{"", "/a/", "/a/b", "/b/", "/a/b/c/d"}
+		for _, p := range prefixes {
+			w, err := f.Watch(p, f.Revision())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Close()
+			all = append(all, w)
 		}
-		a, err = decodeAnswer(encodeAnswer(Result{Revision: rev, Current: e}, ErrConflict))
-		if err != nil || a.status != statusConflict || !cmp.Equal(a.entry, e, emptyIsNil) {
-			t.Fatalf("got %+v, %v", a, err)
-		}
-		for _, want := range []error{ErrNoSpace, errRetry} {
-			if _, err := decodeAnswer(encodeAnswer(Result{}, fmt.Errorf("x: %w", want))); !errors.Is(err, want) {
-				t.Fatalf("got %v, want %v", err, want)
+		c := Command{Key: key, Expect: Any}
+		f.Apply(&raft.Log{Index: f.Applied() + 1, Data: c.Encode()})
+		var names []string
+		for i, w := range all {
+			if len(w.wake) > 0 {
+				names = append(names, prefixes[i])
 			}
 		}
-		if _, err := decodeAnswer(encodeAnswer(Result{}, errors.New("something else"))); err == nil || !strings.Contains(err.Error(), "something else") {
-			t.Fatalf("got %v", err)
+		return strings.Join(names, ",")
+	}
+	for key, want := range map[string]string{"/a/b/c": ",/a/,/a/b", "/b/x": ",/b/", "/c": "", "/a": ""} {
+		if got := woken(key); got != want {
+			t.Errorf("a write to %s wakes %q, want %q", key, got, want)
 		}
-	})
+	}
+	if len(f.watches.groups) != 0 || len(f.watches.lengths) != 0 {
+		t.Errorf("closed watches left %d groups", len(f.watches.groups))
+	}
+}
+
+// After a quiet time nothing of the past is kept.
+func TestQuietTimeKeepsNothing(t *testing.T) {
+	f := newMachine(Retention{Age: time.Minute, Events: 8})
+	now := time.Unix(1000, 0)
+	f.cfg.Now = func() time.Time { return now }
+	for i := range uint64(5) {
+		c := Command{Key: "/a", Expect: Any}
+		f.Apply(&raft.Log{Index: i + 1, Data: c.Encode()})
+		now = now.Add(10 * time.Second)
+	}
+	if _, err := f.ViewAt(3); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		next := f.Age()
+		if next.IsZero() {
+			break
+		}
+		now = next.Add(time.Minute)
+	}
+	if n := len(f.hist.events) + len(f.hist.epochs) + len(f.views.versions); n != 0 || !f.Age().IsZero() {
+		t.Errorf("%d things are kept", n)
+	}
 }

@@ -1,4 +1,4 @@
-package state
+package machine
 
 // version is one revision's tree. It is never changed once published.
 type version struct {
@@ -54,8 +54,8 @@ func (v View) Count(from, end string) int {
 	return n
 }
 
-// view returns the newest version. The clone is made once per revision and only when asked for.
-func (f *fsm) view() View {
+// View returns the newest version. The clone is made once per revision and only when asked for.
+func (f *Machine) View() View {
 	if v := f.current.Load(); v != nil {
 		return View{v}
 	}
@@ -64,8 +64,8 @@ func (f *fsm) view() View {
 	return View{f.head()}
 }
 
-// head is view with the lock held.
-func (f *fsm) head() *version {
+// head is View with the lock held.
+func (f *Machine) head() *version {
 	v := f.current.Load()
 	if v == nil {
 		v = &version{rev: f.rev.Load(), tree: f.live.Clone()}
@@ -74,11 +74,11 @@ func (f *fsm) head() *version {
 	return v
 }
 
-// viewAt makes the version of an old revision by undoing, on a copy-on-write clone of the nearest
+// ViewAt makes the version of an old revision by undoing, on a copy-on-write clone of the nearest
 // newer version at hand, the events since. So the past costs no memory beyond the event window,
 // which has to be there for watches anyway, and a few hundred nanoseconds per event when asked for;
 // the pages of one list share the cached result.
-func (f *fsm) viewAt(rev uint64) (View, error) {
+func (f *Machine) ViewAt(rev uint64) (View, error) {
 	if v := f.current.Load(); v != nil && v.rev == rev {
 		return View{v}, nil
 	}
@@ -113,7 +113,7 @@ func (f *fsm) viewAt(rev uint64) (View, error) {
 	return View{v}, nil
 }
 
-// viewCache keeps the few old versions that were asked for lately. Guarded by fsm.mu.
+// viewCache keeps the few old versions that were asked for lately. Guarded by Machine.mu.
 type viewCache struct {
 	versions []*version
 }
