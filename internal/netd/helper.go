@@ -25,7 +25,7 @@ func Main(ctx context.Context, args []string) error {
 	case len(args) == 2 && args[0] == "detach":
 		return detach(os.Args[:len(os.Args)-len(args)], args[1])
 	case len(args) == 1 && args[0] == "serve":
-		debug.SetGCPercent(100) // small and idle: memory counts, not throughput
+		debug.SetGCPercent(30) // small and idle: memory counts, not throughput
 		f, err := newFrames(os.Stdin)
 		if err != nil {
 			return fmt.Errorf("the agent runs this, its standard input must be a unix socket: %w", err)
