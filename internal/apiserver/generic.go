@@ -133,7 +133,7 @@ func (l *loopback) clientConfig(addr string) *rest.Config {
 }
 
 // setDefinitions installs the OpenAPI definitions: v3 always, because server-side apply takes its
-// types from them, v2 only for a server that builds the documents. dropDefinitions takes them
+// types from them, v2 only for a server that builds the documents. chain.trim takes them
 // away when all type converters are made.
 func setDefinitions(gc *genericapiserver.Config, v2 bool) {
 	get := openapi.GetOpenAPIDefinitionsWithoutDisabledFeatures(generatedopenapi.GetOpenAPIDefinitions)
@@ -149,8 +149,6 @@ func setDefinitions(gc *genericapiserver.Config, v2 bool) {
 func definitionNamer() *openapinamer.DefinitionNamer {
 	return openapinamer.NewDefinitionNamer(legacyscheme.Scheme, apiextensionsapiserver.Scheme, aggregatorscheme.Scheme)
 }
-
-func dropDefinitions(gc *genericapiserver.Config) { gc.OpenAPIV3Config.Definitions = nil }
 
 // dropManagedFields keeps informers from holding what nobody in this process reads.
 func dropManagedFields(obj any) (any, error) {

@@ -13,9 +13,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"sort"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic"
@@ -27,37 +29,63 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/kube-openapi/pkg/aggregator"
 	"k8s.io/kube-openapi/pkg/handler"
+	"k8s.io/kube-openapi/pkg/handler3"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 
 	"github.com/podman-swarm/podman-swarm/internal/pki"
 )
 
-// BuildOpenAPI writes the OpenAPI documents of the built-in APIs into the new directory dir, which
-// appears only when it is complete. It needs some 150 MB for a few seconds, which is why a
-// process of its own runs it.
+// BuildOpenAPI writes the OpenAPI documents of the built-in APIs into dir. It needs some 250 MB
+// for a few seconds, which is why a process of its own runs it. Each of the two parts appears only
+// when it is complete; v3, which kubectl wants first, comes first. What is there is kept.
 //
 //	v3/<group version>.json.gz .pb.gz   with "~" for "/"
-//	v2.pb.gz                            protobuf; a message appended to it is merged
-//	v2.<n>.json.gz                      JSON in the pieces of jsonPieces
-//	v2.names.gz                         definitions and parameters, one per line
+//	v2/pb.gz                            protobuf; a message appended to it is merged
+//	v2/<n>.json.gz                      JSON in the pieces of jsonPieces
+//	v2/names.gz                         definitions and parameters, one per line
 func BuildOpenAPI(dir string) error {
-	tmp, err := os.MkdirTemp(filepath.Dir(dir), ".building-*")
-	if err != nil {
-		return fmt.Errorf("build OpenAPI: %w", err)
-	}
-	defer os.RemoveAll(tmp) //nolint:errcheck // a leftover is removed by the next build
-	ch, err := scratchChain(filepath.Join(tmp, "node"))
-	if err != nil {
-		return fmt.Errorf("build OpenAPI: %w", err)
-	}
-	out := filepath.Join(tmp, "out")
-	if err := errors.Join(os.MkdirAll(filepath.Join(out, "v3"), 0o700), ch.writeV3(out), ch.writeV2(out)); err != nil {
-		return fmt.Errorf("build OpenAPI: %w", err)
-	}
-	if err := os.Rename(out, dir); err != nil {
+	if err := buildOpenAPI(dir); err != nil {
 		return fmt.Errorf("build OpenAPI: %w", err)
 	}
 	return nil
+}
+
+func buildOpenAPI(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp(dir, ".building-*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp) //nolint:errcheck // the parent removes leftovers
+	ch, err := scratchChain(filepath.Join(tmp, "node"))
+	if err != nil {
+		return err
+	}
+	for _, part := range []struct {
+		name  string
+		write func(string) error
+	}{{"v3", ch.writeV3}, {"v2", ch.writeV2}} {
+		if err := writePart(filepath.Join(tmp, part.name), filepath.Join(dir, part.name), part.write); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+	}
+	return nil
+}
+
+// writePart makes the directory final appear with everything that write puts into it.
+func writePart(tmp, final string, write func(string) error) error {
+	if _, err := os.Stat(final); err == nil {
+		return nil
+	}
+	if err := os.Mkdir(tmp, 0o700); err != nil {
+		return err
+	}
+	if err := write(tmp); err != nil {
+		return err
+	}
+	return os.Rename(tmp, final)
 }
 
 // scratchChain is a server that is only built, never run: it has routes but no storage.
@@ -106,52 +134,58 @@ type unusable struct{ storage.Interface }
 func (unusable) Versioner() storage.Versioner                        { return storage.APIObjectVersioner{} }
 func (unusable) EnableResourceSizeEstimation(storage.KeysFunc) error { return nil }
 
-// writeV3 lets upstream build and encode the v3 documents, and keeps each of them.
+// writeV3 lets upstream build and encode the v3 documents, and keeps each of them. Protobuf and
+// compression are most of the work, so they run beside each other.
 func (c *chain) writeV3(out string) error {
 	seen := map[string]bool{}
+	var work errgroup.Group
+	work.SetLimit(goruntime.GOMAXPROCS(0))
 	for _, s := range c.servers() {
 		m := mux.NewPathRecorderMux("openapi")
 		routes.OpenAPI{V3Config: c.config.OpenAPIV3Config}.InstallV3(s.Handler.GoRestfulContainer, m)
 		l := newLoopback()
 		l.serve(m)
-		client := &http.Client{Transport: l}
 		for _, ws := range s.Handler.GoRestfulContainer.RegisteredWebServices() {
 			gv := strings.TrimPrefix(ws.RootPath(), "/")
 			if seen[gv] {
 				continue
 			}
 			seen[gv] = true
-			if err := writeGroup(client, gv, filepath.Join(out, "v3", fileOf(gv))); err != nil {
-				return err
+			data, err := getDocument(&http.Client{Transport: l}, gv)
+			if err != nil {
+				return errors.Join(fmt.Errorf("%s: %w", gv, err), work.Wait())
 			}
+			work.Go(func() error { return writeGroup(filepath.Join(out, fileOf(gv)), data) })
 		}
 	}
-	return nil
+	return work.Wait()
 }
 
-func writeGroup(client *http.Client, gv, file string) error {
-	for ext, accept := range map[string]string{".json.gz": "application/json", ".pb.gz": mediaV3} {
-		req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://scratch/openapi/v3/"+gv, http.NoBody)
-		if err != nil {
-			return err
-		}
-		req.Header.Set("Accept", accept)
-		resp, err := client.Do(req)
-		if err != nil {
-			return fmt.Errorf("%s: %w", gv, err)
-		}
-		data, err := io.ReadAll(resp.Body)
-		if err := errors.Join(err, resp.Body.Close()); err != nil {
-			return fmt.Errorf("%s: %w", gv, err)
-		}
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s: %s", gv, resp.Status)
-		}
-		if err := writeGzip(file+ext, data); err != nil {
-			return err
-		}
+func getDocument(client *http.Client, gv string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://scratch/openapi/v3/"+gv, http.NoBody)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(resp.Body)
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, errors.New(resp.Status)
+	}
+	return data, nil
+}
+
+func writeGroup(file string, data []byte) error {
+	pb, err := handler3.ToV3ProtoBinary(data)
+	if err != nil {
+		return err
+	}
+	return errors.Join(writeGzip(file+".json.gz", data), writeGzip(file+".pb.gz", pb))
 }
 
 // fileOf is the file name of a group version such as "apis/apps/v1".
@@ -195,12 +229,12 @@ func (c *chain) writeV2(out string) error {
 	}
 	sort.Strings(names)
 	return errors.Join(
-		writeGzip(filepath.Join(out, "v2.names.gz"), []byte(strings.Join(names, "\n"))),
-		writeGzip(filepath.Join(out, "v2.pb.gz"), pb),
+		writeGzip(filepath.Join(out, "names.gz"), []byte(strings.Join(names, "\n"))),
+		writeGzip(filepath.Join(out, "pb.gz"), pb),
 	)
 }
 
-func pieceFile(i int) string { return fmt.Sprintf("v2.%d.json.gz", i) }
+func pieceFile(i int) string { return fmt.Sprintf("%d.json.gz", i) }
 
 // pieceKeys are the objects of a v2 document that custom resources add members to.
 func pieceKeys() []string { return []string{"paths", "definitions", "parameters"} }

@@ -110,7 +110,7 @@ func (l crdVersions) v2(dir string) (*v2Extra, error) {
 	if len(l) == 0 {
 		return extra, nil
 	}
-	known, err := readNames(filepath.Join(dir, "v2.names.gz"))
+	known, err := readNames(filepath.Join(dir, "names.gz"))
 	if err != nil {
 		return nil, err
 	}

@@ -1,26 +1,19 @@
 package apiserver
 
 import (
-	"bytes"
 	"compress/gzip"
-	"context"
 	"crypto/sha256"
-	"debug/elf"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 
 	"github.com/munnerz/goautoneg"
@@ -30,28 +23,23 @@ import (
 const (
 	mediaV2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 	mediaV3 = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
-
-	// buildTimeout bounds one run of the child process; it takes about three seconds.
-	buildTimeout = 2 * time.Minute
 )
 
 // openAPI serves OpenAPI v2 and v3: built-in APIs from files that a child process wrote, custom
 // resources built when asked for. It holds no document in memory.
 type openAPI struct {
-	dir     string // of this binary's documents
-	id      string // of this binary
-	command []string
-	log     *slog.Logger
-	static  map[string]bool // group versions such as "apis/apps/v1"
-	crds    crdSource
-	mu      sync.Mutex // held while the child runs
+	id     string // of this binary
+	log    *slog.Logger
+	static map[string]bool // group versions such as "apis/apps/v1"
+	crds   crdSource
+	builds *builds
 }
 
 func newOpenAPI(c *Config, ch *chain) *openAPI {
 	id := binaryID()
 	o := &openAPI{
-		dir: filepath.Join(c.DataDir, "openapi", id), id: id, command: c.OpenAPICommand, log: c.Log,
-		static: map[string]bool{},
+		id: id, log: c.Log, static: map[string]bool{},
+		builds: newBuilds(filepath.Join(c.DataDir, "openapi", id), c.OpenAPICommand, c.Log),
 		crds:   crdSource{ch.extensions.Informers.Apiextensions().V1().CustomResourceDefinitions().Lister()},
 	}
 	for _, s := range ch.servers() {
@@ -131,8 +119,8 @@ func (o *openAPI) serveV3(w http.ResponseWriter, r *http.Request) {
 		o.send(w, r, contentType, err, section{plain: data})
 		return
 	}
-	dir, err := o.documents(r.Context())
-	o.send(w, r, contentType, err, section{file: filepath.Join(dir, "v3", fileOf(gv)+ext)})
+	dir, err := o.builds.documents(r.Context(), "v3")
+	o.send(w, r, contentType, err, section{file: filepath.Join(dir, fileOf(gv)+ext)})
 }
 
 func (o *openAPI) serveV2(w http.ResponseWriter, r *http.Request) {
@@ -144,7 +132,7 @@ func (o *openAPI) serveV2(w http.ResponseWriter, r *http.Request) {
 	if notModified(w, r, o.hash(all.hash())) {
 		return
 	}
-	dir, err := o.documents(r.Context())
+	dir, err := o.builds.documents(r.Context(), "v2")
 	if err != nil {
 		o.fail(w, err)
 		return
@@ -156,7 +144,7 @@ func (o *openAPI) serveV2(w http.ResponseWriter, r *http.Request) {
 	}
 	if pb {
 		data, err := extra.protobuf()
-		o.send(w, r, mediaV2, err, section{file: filepath.Join(dir, "v2.pb.gz")}, section{plain: data})
+		o.send(w, r, mediaV2, err, section{file: filepath.Join(dir, "pb.gz")}, section{plain: data})
 		return
 	}
 	var sections []section
@@ -176,33 +164,6 @@ func (o *openAPI) hash(of string) string {
 func (o *openAPI) fail(w http.ResponseWriter, err error) {
 	o.log.Error("cannot serve the OpenAPI documents", "err", err)
 	http.Error(w, "OpenAPI documents are not available: "+oneLine(err), http.StatusInternalServerError)
-}
-
-// documents returns the directory of this binary's documents; the first call for a binary has a
-// child process write them.
-func (o *openAPI) documents(ctx context.Context) (string, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	_, err := os.Stat(o.dir)
-	if err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return o.dir, err
-	}
-	parent := filepath.Dir(o.dir) // other binaries' documents, and what a killed child left
-	if err := errors.Join(os.RemoveAll(parent), os.MkdirAll(parent, 0o700)); err != nil {
-		return "", err
-	}
-	// A client that gives up must not waste the work: the next one wants it too.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), buildTimeout)
-	defer cancel()
-	start := time.Now()
-	cmd := exec.CommandContext(ctx, o.command[0], append(o.command[1:len(o.command):len(o.command)], o.dir)...) // #nosec G204 -- our own program
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build OpenAPI in a child process: %w: %s", err, bytes.TrimSpace(text))
-	}
-	o.log.Info("built the OpenAPI documents", "took", time.Since(start).Round(time.Millisecond))
-	_, err = os.Stat(o.dir)
-	return o.dir, err
 }
 
 // section is a part of a response body: a gzipped file or plain bytes.
@@ -296,33 +257,4 @@ func negotiate(w http.ResponseWriter, r *http.Request, version string) (protobuf
 	}
 	w.WriteHeader(http.StatusNotAcceptable)
 	return false, false
-}
-
-// binaryID identifies this program's code: the Go build id, else size and time of the file.
-func binaryID() string {
-	id := "unknown"
-	if exe, err := os.Executable(); err == nil {
-		if info, err := os.Stat(exe); err == nil {
-			id = fmt.Sprint(info.Size(), info.ModTime().UnixNano())
-		}
-		if note, err := buildID(exe); err == nil {
-			id = note
-		}
-	}
-	sum := sha256.Sum256([]byte(id))
-	return hex.EncodeToString(sum[:8])
-}
-
-func buildID(exe string) (string, error) {
-	f, err := elf.Open(exe)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close() //nolint:errcheck // only read
-	s := f.Section(".note.go.buildid")
-	if s == nil {
-		return "", errors.New("no build id")
-	}
-	data, err := s.Data()
-	return string(data), err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	"k8s.io/client-go/informers"
@@ -28,6 +29,7 @@ const (
 type Server struct {
 	config Config
 	chain  *chain
+	docs   *openAPI
 	serve  func(context.Context) error
 	ready  chan struct{}
 }
@@ -62,8 +64,9 @@ func (s *Server) prepare(ctx context.Context) error {
 	if err := s.chain.core.nodePorts.load(ctx); err != nil {
 		return err
 	}
-	newOpenAPI(&s.config, s.chain).install(s.chain.aggregator.GenericAPIServer.Handler.NonGoRestfulMux)
-	dropDefinitions(s.chain.config)
+	s.docs = newOpenAPI(&s.config, s.chain)
+	s.docs.install(s.chain.aggregator.GenericAPIServer.Handler.NonGoRestfulMux)
+	s.chain.trim()
 	front := s.chain.aggregator.GenericAPIServer
 	front.ShutdownTimeout = shutdownTimeout
 	// The aggregator's own PrepareRun only adds its OpenAPI controllers to this.
@@ -76,15 +79,13 @@ func (s *Server) Run(ctx context.Context) error {
 	s.chain.loopback.serve(s.chain.aggregator.GenericAPIServer.Handler)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s.watchReady(ctx)
-		s.renew(ctx)
-	}()
+	var beside sync.WaitGroup
+	beside.Go(func() { s.watchReady(ctx) })
+	beside.Go(func() { s.renew(ctx) })
+	beside.Go(func() { s.docs.builds.run(ctx) })
 	err := s.serve(ctx)
 	cancel()
-	<-done
+	beside.Wait()
 	if err != nil {
 		return fmt.Errorf("serve the API: %w", err)
 	}
