@@ -18,6 +18,7 @@ import (
 	"k8s.io/controller-manager/pkg/informerfactory"
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	"k8s.io/kubernetes/cmd/kube-controller-manager/names"
 	"k8s.io/kubernetes/pkg/controller/garbagecollector"
 
 	"github.com/podman-swarm/podman-swarm/internal/tap"
@@ -142,20 +143,32 @@ func newContext(ctx context.Context, c Config, tapped *tap.Tap, background *sync
 	return shared, metadataInformers, nil
 }
 
-// build constructs every controller that is to run, the one that makes tokens first.
-func build(ctx context.Context, own clients, shared app.ControllerContext) ([]app.Controller, error) {
-	tokens, err := newTokenController(ctx, own, shared)
-	if err != nil {
-		return nil, err
+// constructor builds one controller.
+type constructor func(context.Context, clients, app.ControllerContext) (app.Controller, error)
+
+// constructors returns those that are not upstream's, with the reason beside each type.
+func constructors() map[string]constructor {
+	return map[string]constructor{
+		names.ServiceAccountTokenController:             newTokenController,
+		names.ValidatingAdmissionPolicyStatusController: newPolicyController,
 	}
-	controllers := []app.Controller{tokens}
-	descriptors := app.NewControllerDescriptors()
+}
+
+// build constructs every controller that is to run.
+func build(ctx context.Context, own clients, shared app.ControllerContext) ([]app.Controller, error) {
+	var controllers []app.Controller
+	descriptors, ours := app.NewControllerDescriptors(), constructors()
 	for _, d := range Decisions() {
-		descriptor := descriptors[d.Name]
-		if !d.Runs || descriptor.RequiresSpecialHandling() {
+		if !d.Runs {
 			continue
 		}
-		controller, err := descriptor.BuildController(ctx, shared)
+		var controller app.Controller
+		var err error
+		if construct, ok := ours[d.Name]; ok {
+			controller, err = construct(ctx, own, shared)
+		} else {
+			controller, err = descriptors[d.Name].BuildController(ctx, shared)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("build %s: %w", d.Name, err)
 		}

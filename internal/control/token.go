@@ -49,7 +49,7 @@ func newTokenController(ctx context.Context, own clients, shared app.ControllerC
 		shared.InformerFactory.Core().V1().ServiceAccounts(), shared.InformerFactory.Core().V1().Secrets(), client,
 		serviceaccountcontroller.TokensControllerOptions{TokenGenerator: generator, RootCA: ca})
 	if err != nil {
-		return nil, fmt.Errorf("build %s: %w", names.ServiceAccountTokenController, err)
+		return nil, fmt.Errorf("new controller: %w", err)
 	}
 	return tokenController{TokensController: controller, workers: int(settings.ConcurrentSATokenSyncs)}, nil
 }
