@@ -74,18 +74,17 @@ func (e *Error) Unwrap() error { return e.Err }
 // Errors returns the errors of single volumes that a Setup error consists of, in the pod's order:
 // one FailedMount event each.
 func Errors(err error) []*Error {
-	var list []*Error
 	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // errors.Join's shape is the point
+		var list []*Error
 		for _, e := range joined.Unwrap() {
 			list = append(list, Errors(e)...)
 		}
 		return list
 	}
-	var one *Error
-	if errors.As(err, &one) {
-		list = append(list, one)
+	if one := (*Error)(nil); errors.As(err, &one) {
+		return []*Error{one}
 	}
-	return list
+	return nil
 }
 
 // Mount is one bind mount of a container.

@@ -91,13 +91,11 @@ func formatMap(m map[string]string) string {
 // resourceField is upstream's ExtractResourceValueByContainerNameAndNodeAllocatable.
 func (v *Volumes) resourceField(pod *corev1.Pod, ref *corev1.ResourceFieldSelector) (string, error) {
 	var of *corev1.Container
-	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			if list[i].Name == ref.ContainerName {
-				of = &list[i]
-			}
+	containers(pod, func(c *corev1.Container) {
+		if c.Name == ref.ContainerName {
+			of = c
 		}
-	}
+	})
 	if of == nil {
 		return "", fmt.Errorf("container %s not found", ref.ContainerName)
 	}

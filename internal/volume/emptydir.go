@@ -91,17 +91,18 @@ func (v *Volumes) own(ctx context.Context, pod *corev1.Pod, vol *corev1.Volume, 
 }
 
 func emptyDirMode(vol *corev1.Volume) os.FileMode {
-	if m := vol.EmptyDir.Mode; m != nil {
-		mode := os.FileMode(*m) & os.ModePerm
-		if *m&0o1000 != 0 {
-			mode |= os.ModeSticky
-		}
-		if *m&0o2000 != 0 {
-			mode |= os.ModeSetgid
-		}
-		return mode
+	m := vol.EmptyDir.Mode
+	if m == nil {
+		return volumeMode
 	}
-	return volumeMode
+	mode := os.FileMode(*m) & os.ModePerm
+	if *m&0o1000 != 0 {
+		mode |= os.ModeSticky
+	}
+	if *m&0o2000 != 0 {
+		mode |= os.ModeSetgid
+	}
+	return mode
 }
 
 // memorySize is the smallest of what the volume, the pod's containers together and the node allow.

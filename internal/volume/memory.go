@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
@@ -62,20 +61,22 @@ func (v *Volumes) memoryPath(uid types.UID, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(filepath.Join(root, string(uid)), 0o700); err != nil {
+	v.mu.Lock() // Teardown removes empty parents
+	err = os.MkdirAll(filepath.Join(root, string(uid)), 0o700)
+	v.mu.Unlock()
+	if err != nil {
 		return "", err
+	}
+	if v.cfg.MemoryDir != "" {
+		return filepath.Join(root, string(uid), name), nil // chosen by the operator
 	}
 	// /dev/shm is everybody's: somebody else may have been there first.
 	for _, dir := range []string{root, filepath.Dir(root)} {
-		info, err := os.Lstat(dir)
-		if err != nil {
-			return "", err
+		var st unix.Stat_t
+		if err := unix.Lstat(dir, &st); err != nil {
+			return "", &fs.PathError{Op: "lstat", Path: dir, Err: err}
 		}
-		if v.cfg.MemoryDir != "" {
-			break // chosen by the operator
-		}
-		if st, ok := info.Sys().(*syscall.Stat_t); !ok || !info.IsDir() || int(st.Uid) != os.Geteuid() ||
-			info.Mode().Perm()&0o077 != 0 {
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
 			return "", fmt.Errorf("%s is not a directory of this user alone", dir)
 		}
 	}

@@ -41,7 +41,10 @@ func (v *Volumes) mount(ctx context.Context, r MountRequest, index int) (Mount, 
 	}
 	if sub != "" {
 		s := subPathMount{volume: path, sub: sub, pod: v.podDir(r.Pod.UID), at: filepath.Join(
-			"volume-subpaths", vm.Name, r.Container.Name, fmt.Sprint(index)), group: fsGroup(r.Pod)}
+			"volume-subpaths", vm.Name, r.Container.Name, fmt.Sprint(index)), group: -1}
+		if g := fsGroup(r.Pod); g != nil {
+			s.group = int(*g)
+		}
 		if path, err = v.prepareSubPath(ctx, s); err != nil {
 			// The cause stays in the log: it could tell of the host's files.
 			v.cfg.Log.Warn("subPath", "pod", r.Pod.Namespace+"/"+r.Pod.Name, "container", r.Container.Name,

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -65,7 +66,7 @@ func (u Unshare) Apply(ctx context.Context, changes []Change) error {
 	script.WriteString("set -e\n")
 	for _, c := range changes {
 		if c.UID >= 0 || c.GID >= 0 {
-			fmt.Fprintf(&script, "chown -h %s:%s -- %s\n", id(c.UID), id(c.GID), quote(c.Path))
+			fmt.Fprintf(&script, "chown -h %s -- %s\n", ownerSpec(c), quote(c.Path))
 		}
 		if c.Mode != nil {
 			fmt.Fprintf(&script, "test -h %[2]s || chmod %04[1]o -- %[2]s\n", unixMode(*c.Mode), quote(c.Path))
@@ -78,9 +79,6 @@ func (u Unshare) Apply(ctx context.Context, changes []Change) error {
 func (u Unshare) RemoveAll(ctx context.Context, path string) error {
 	err := os.RemoveAll(path)
 	if !errors.Is(err, fs.ErrPermission) {
-		return err
-	}
-	if len(path) < 2 || path[0] != '/' {
 		return err
 	}
 	return u.run(ctx, fmt.Sprintf("rm -rf -- %s\n", quote(path)))
@@ -100,11 +98,16 @@ func (u Unshare) run(ctx context.Context, script string) error {
 	return nil
 }
 
-func id(n int) string {
-	if n < 0 {
-		return ""
+// ownerSpec is owner and group as chown takes them; "1000:" would mean that user's login group.
+func ownerSpec(c Change) string {
+	switch {
+	case c.GID < 0:
+		return strconv.Itoa(c.UID)
+	case c.UID < 0:
+		return ":" + strconv.Itoa(c.GID)
+	default:
+		return strconv.Itoa(c.UID) + ":" + strconv.Itoa(c.GID)
 	}
-	return fmt.Sprint(n)
 }
 
 // quote makes one word of a shell.

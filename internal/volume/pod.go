@@ -102,9 +102,7 @@ func nestedMountPoints(pod *corev1.Pod, name string) []string {
 					continue
 				}
 				outer = append(outer, p+"/")
-				if rel != "" {
-					dirs = append(dirs, rel)
-				}
+				dirs = append(dirs, rel)
 			}
 		}
 	})

@@ -20,7 +20,7 @@ type subPathMount struct {
 	sub    string // relative
 	pod    string // the pod's directory
 	at     string // place for the bind mount, relative to pod
-	group  *int64 // the pod's fsGroup
+	group  int    // the pod's fsGroup, -1: none
 }
 
 // prepareSubPath returns a host path that leads to the subPath and nowhere else, whatever symbolic links
@@ -84,7 +84,7 @@ func (v *Volumes) makeBeneath(ctx context.Context, root int, s subPathMount) err
 		path = filepath.Join(path, name)
 		fd, err := openBeneath(root, path)
 		if errors.Is(err, unix.ENOENT) {
-			fd, err = v.mkdirAt(ctx, parent, name, Change{Mode: &mode, UID: -1, GID: gid(s.group)})
+			fd, err = v.mkdirAt(ctx, parent, name, Change{Mode: &mode, UID: -1, GID: s.group})
 		}
 		if parent != root {
 			_ = unix.Close(parent)
@@ -122,13 +122,6 @@ func (v *Volumes) mkdirAt(ctx context.Context, parent int, name string, want Cha
 		return -1, err
 	}
 	return fd, nil
-}
-
-func gid(group *int64) int {
-	if group == nil {
-		return -1
-	}
-	return int(*group)
 }
 
 // bindSubPath mounts what fd refers to on target.

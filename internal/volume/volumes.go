@@ -182,6 +182,10 @@ func (v *Volumes) Teardown(ctx context.Context, uid types.UID) error {
 	v.tokens.forget(uid)
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.memory != "" { // the last one leaves nothing in memory
+		_ = os.Remove(v.memory)
+		_ = os.Remove(filepath.Dir(v.memory))
+	}
 	for dir := range v.written {
 		if slices.ContainsFunc(dirs, func(d string) bool { return within(dir, d) }) {
 			delete(v.written, dir)
