@@ -65,7 +65,8 @@ const (
 	Unknown  ContainerState = "unknown"
 )
 
-// Container is what inspection tells of a container. Entries of a list lack OOMKilled, Error, LogPath and
+// Container is what inspection tells of a container. One that a power failure ended is Exited with code 0 and without
+// Finished. Entries of a list lack OOMKilled, Error, LogPath and
 // StaticDir, and their times are whole seconds.
 type Container struct {
 	ID, Name  string

@@ -103,18 +103,19 @@ func (c *Client) Inspect(ctx context.Context, id string) (Container, error) {
 		ImageID: strings.TrimPrefix(in.Image, "sha256:"), Image: in.ImageName,
 		LogPath: in.HostConfig.LogConfig.Path, StaticDir: in.StaticDir, Infra: in.IsInfra,
 	}
-	ctr.orderTimes()
+	ctr.settle()
 	return ctr, nil
 }
 
-// orderTimes keeps a container from ending before it started: Podman notes the start after the fact, and a short life
-// is over by then. A container that runs again has no end.
-func (c *Container) orderTimes() {
+// settle irons out what Podman's records say wrongly.
+func (c *Container) settle() {
 	switch {
+	case c.State == Created && !c.Started.IsZero():
+		c.State = Exited // Podman 4 after a power failure; 5 says so itself. Neither has an end or a code.
 	case c.State == Running || c.State == Created:
-		c.Finished = time.Time{}
+		c.Finished = time.Time{} // the end of an earlier run
 	case c.Finished.Before(c.Started) && !c.Finished.IsZero():
-		c.Finished = c.Started
+		c.Finished = c.Started // the start is noted after the fact: a short life is over by then
 	}
 }
 
@@ -150,7 +151,7 @@ type listedContainer struct {
 	State          string
 	Pid            int
 	ExitCode       int32
-	Created        json.RawMessage
+	Created        time.Time
 	StartedAt      int64
 	ExitedAt       int64
 	Image, ImageID string
@@ -169,29 +170,16 @@ func (c *Client) Containers(ctx context.Context, labels map[string]string) ([]Co
 	for _, l := range list {
 		ctr := Container{
 			ID: l.Id, PodID: l.Pod, Labels: l.Labels, State: stateOf(l.State), Pid: l.Pid, ExitCode: l.ExitCode,
-			Created: createdTime(l.Created), Started: unixTime(l.StartedAt), Finished: unixTime(l.ExitedAt),
+			Created: l.Created, Started: unixTime(l.StartedAt), Finished: unixTime(l.ExitedAt),
 			ImageID: strings.TrimPrefix(l.ImageID, "sha256:"), Image: l.Image, Infra: l.IsInfra,
 		}
 		if len(l.Names) > 0 {
 			ctr.Name = l.Names[0]
 		}
-		ctr.orderTimes()
+		ctr.settle()
 		out = append(out, ctr)
 	}
 	return out, nil
-}
-
-// createdTime reads a creation time, which is a string in some versions and a number of seconds in others.
-func createdTime(raw json.RawMessage) time.Time {
-	var t time.Time
-	if json.Unmarshal(raw, &t) == nil {
-		return t
-	}
-	var secs int64
-	if json.Unmarshal(raw, &secs) == nil {
-		return unixTime(secs)
-	}
-	return time.Time{}
 }
 
 func unixTime(secs int64) time.Time {

@@ -97,6 +97,30 @@ func TestNoService(t *testing.T) {
 	}
 }
 
+// A power failure reads as "created" on Podman 4 and as "exited" on 5; times are as libpod prints them.
+func TestStates(t *testing.T) {
+	for _, tt := range []struct {
+		state, started, finished string
+		want                     ContainerState
+		noEnd                    bool
+	}{
+		{"created", "0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z", Created, true},
+		{"created", "2026-11-23T21:15:50Z", "0001-01-01T00:00:00Z", Exited, true},
+		{"exited", "2026-11-23T21:15:50Z", "0001-01-01T00:00:00Z", Exited, true},
+		{"exited", "2026-11-23T21:15:50.2Z", "2026-11-23T21:15:50.1Z", Exited, false},
+		{"stopped", "2026-11-23T21:15:50Z", "2026-11-23T21:15:51Z", Exited, false},
+		{"running", "2026-11-23T21:15:50Z", "2026-11-23T21:15:40Z", Running, true},
+		{"stopping", "2026-11-23T21:15:50Z", "0001-01-01T00:00:00Z", Stopping, true},
+		{"what", "2026-11-23T21:15:50Z", "0001-01-01T00:00:00Z", Unknown, true},
+	} {
+		c := serve(t, answer(200, `{"Id":"x","State":{"Status":"`+tt.state+`","StartedAt":"`+tt.started+`","FinishedAt":"`+tt.finished+`"}}`))
+		got, err := c.Inspect(t.Context(), "x")
+		if err != nil || got.State != tt.want || got.Finished.IsZero() != tt.noEnd || !tt.noEnd && got.Finished.Before(got.Started) {
+			t.Errorf("%+v: %+v, %v", tt, got, err)
+		}
+	}
+}
+
 func TestCanceledCall(t *testing.T) {
 	c := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
