@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/podman-swarm/podman-swarm/internal/netd"
+	"github.com/podman-swarm/podman-swarm/internal/netd/helper"
 )
 
 func main() {
-	if err := netd.Main(context.Background(), os.Args[1:]); err != nil {
+	if err := helper.Main(context.Background(), os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "podman-swarm-netd:", err)
 		os.Exit(1)
 	}

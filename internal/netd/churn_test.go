@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podman-swarm/podman-swarm/internal/netd/helper"
+	"github.com/podman-swarm/podman-swarm/internal/netd/wire"
 )
 
 // traces counts what pods leave: links, routes, neighbours, pins, descriptors and threads of the
@@ -25,7 +28,7 @@ func traces(t *testing.T, cfg Config) map[string]int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := os.ReadDir(cfg.setup().dir())
+	files, err := os.ReadDir(cfg.setup().Dir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +37,7 @@ func traces(t *testing.T, cfg Config) map[string]int {
 		"routes":      strings.Count(inNet(t, cfg, "ip", "-4", "route", "show", "table", "all"), "\n"),
 		"neighbours":  strings.Count(inNet(t, cfg, "ip", "neigh", "show", "nud", "permanent"), "\n"),
 		"descriptors": strings.Count(fds, "\n"),
-		"mounts":      strings.Count(string(mounts), cfg.setup().dir()),
+		"mounts":      strings.Count(string(mounts), cfg.setup().Dir()),
 		"files":       len(files),
 	}
 }
@@ -140,20 +143,20 @@ func TestManyDials(t *testing.T) {
 // TestPowerFailure: the pins are gone, their files and a pid that means another process are not.
 func TestPowerFailure(t *testing.T) {
 	cfg := testConfig(t)
-	if err := os.MkdirAll(cfg.setup().dir(), 0o700); err != nil {
+	if err := os.MkdirAll(cfg.setup().Dir(), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{homeName, "pod-a", "pod-b"} {
-		if err := os.WriteFile(cfg.setup().path(name), nil, 0o600); err != nil {
+	for _, name := range []string{wire.HomeName, "pod-a", "pod-b"} {
+		if err := os.WriteFile(cfg.setup().Path(name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	me, err := identify(os.Getpid())
+	me, err := helper.Identify(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
 	me.Start++
-	if err := me.save(cfg.setup().file("outlet")); err != nil {
+	if err := me.Save(cfg.setup().File("outlet")); err != nil {
 		t.Fatal(err)
 	}
 	n := start(t, cfg)
@@ -196,9 +199,9 @@ func TestOutletKilled(t *testing.T) {
 		}
 	}
 	works()
-	kill := func() process {
+	kill := func() helper.Process {
 		t.Helper()
-		p, ok := loadProcess(cfg.setup().file("outlet"))
+		p, ok := helper.LoadProcess(cfg.setup().File("outlet"))
 		if !ok {
 			t.Fatal("no outlet")
 		}
@@ -210,12 +213,12 @@ func TestOutletKilled(t *testing.T) {
 	kill()
 	works()
 	n.Close()
-	p, ok := loadProcess(cfg.setup().file("outlet"))
+	p, ok := helper.LoadProcess(cfg.setup().File("outlet"))
 	if !ok {
 		t.Fatal("the outlet ended with the helper")
 	}
 	n = start(t, cfg)
-	if q, ok := loadProcess(cfg.setup().file("outlet")); !ok || p != q {
+	if q, ok := helper.LoadProcess(cfg.setup().File("outlet")); !ok || p != q {
 		t.Errorf("outlet %v was not adopted, there is %v", p, q)
 	}
 	kill()

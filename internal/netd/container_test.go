@@ -67,7 +67,7 @@ func TestContainers(t *testing.T) {
 	inPod("wget", "-q", "-O", "-", "http://"+b.IP.String()+"/")
 	inPod("wget", "-q", "-O", "-", fmt.Sprintf("http://%s:%d/", nodeAddr(t), hp.Port))
 	// busybox' ping wants a raw socket; that an ordinary user's would work shows in what Podman left.
-	inPod("grep", "-q", strings.ReplaceAll(n.Sysctls()[pingGroups], " ", "\t"), "/proc/sys/net/ipv4/ping_group_range")
+	inPod("grep", "-q", strings.ReplaceAll(n.Sysctls()["net.ipv4.ping_group_range"], " ", "\t"), "/proc/sys/net/ipv4/ping_group_range")
 	n.Close()
 	inPod("wget", "-q", "-O", "-", url)
 	n = start(t, cfg)
@@ -78,7 +78,7 @@ func TestContainers(t *testing.T) {
 
 func containerConfig(t *testing.T) Config {
 	t.Helper()
-	if _, err := find("podman"); err != nil {
+	if _, err := exec.LookPath("podman"); err != nil {
 		t.Skip("no podman")
 	}
 	if err := exec.CommandContext(t.Context(), "podman", "image", "exists", image).Run(); err != nil {

@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podman-swarm/podman-swarm/internal/netd/wire"
 )
 
 // DialContext connects from inside the pod network. network is tcp or udp, addr a literal IP
@@ -27,7 +29,7 @@ func (n *Net) DialContext(ctx context.Context, network, addr string) (net.Conn, 
 // the pod would: IPv4 first, then IPv6. network is tcp or udp. The error is ErrNoPod when the pod
 // is not attached.
 func (n *Net) DialPod(ctx context.Context, id, network string, port uint16) (net.Conn, error) {
-	if err := checkID(id); err != nil {
+	if err := wire.CheckID(id); err != nil {
 		return nil, err
 	}
 	d := net.Dialer{ControlContext: n.replace(id)}
@@ -86,11 +88,11 @@ func (n *Net) listenConfig(ctx context.Context) net.ListenConfig {
 // the rest, which is why this works for every kind of socket and honours every option.
 func (n *Net) replace(id string) func(ctx context.Context, network, addr string, c syscall.RawConn) error {
 	return func(ctx context.Context, network, _ string, c syscall.RawConn) error {
-		got, err := n.exchange(ctx, request{Op: opSocket, ID: id, Network: network})
+		got, err := n.exchange(ctx, wire.Request{Op: wire.OpSocket, ID: id, Network: network})
 		if err != nil {
 			return err
 		}
-		defer closeFD(got.fd)
+		defer wire.CloseFD(got.fd)
 		if got.fd < 0 {
 			return errors.New("the network helper sent no socket")
 		}

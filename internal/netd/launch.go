@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podman-swarm/podman-swarm/internal/netd/wire"
 )
 
 // launchTimeout covers podman unshare making its user namespace on a busy machine.
@@ -18,7 +20,7 @@ const launchTimeout = 30 * time.Second
 
 // launch starts the helper and returns the connection to it. What was started in between, podman
 // unshare too, has ended when it returns.
-func launch(ctx context.Context, cfg Config) (*frames, error) {
+func launch(ctx context.Context, cfg Config) (*wire.Frames, error) {
 	if err := os.MkdirAll(cfg.RunDir, 0o700); err != nil {
 		return nil, err
 	}
@@ -28,18 +30,18 @@ func launch(ctx context.Context, cfg Config) (*frames, error) {
 		return nil, fmt.Errorf("make a socket pair: %w", err)
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "helper"), os.NewFile(uintptr(pair[1]), "agent")
-	defer func() { _ = ours.Close() }() // newFrames has its own
+	defer func() { _ = ours.Close() }() // wire.NewFrames has its own
 	defer func() { _ = theirs.Close() }()
 	if err := runLauncher(ctx, cfg, theirs); err != nil {
 		return nil, fmt.Errorf("launch the network helper: %w", err)
 	}
-	return newFrames(ours)
+	return wire.NewFrames(ours)
 }
 
 func runLauncher(ctx context.Context, cfg Config, socket *os.File) error {
 	argv := append([]string{}, cfg.Helper...)
 	if cfg.Rootless {
-		podman, err := find("podman")
+		podman, err := wire.Find("podman")
 		if err != nil {
 			return err
 		}

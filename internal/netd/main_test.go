@@ -15,6 +15,8 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/podman-swarm/podman-swarm/internal/netd/helper"
 )
 
 const (
@@ -28,7 +30,7 @@ const (
 // namespace. It is also the helper, when the tests start it as such.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 3 && os.Args[1] == "netd-helper" {
-		if err := Main(context.Background(), os.Args[3:]); err != nil {
+		if err := helper.Main(context.Background(), os.Args[3:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -164,7 +166,7 @@ func helperPIDs(t testing.TB, cfg Config) []int {
 func inNet(t testing.TB, cfg Config, args ...string) string {
 	t.Helper()
 	if cfg.Rootless {
-		args = append([]string{"podman", "unshare", "nsenter", "--net=" + cfg.setup().home()}, args...)
+		args = append([]string{"podman", "unshare", "nsenter", "--net=" + cfg.setup().Home()}, args...)
 	}
 	out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput()
 	if err != nil {

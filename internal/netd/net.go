@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/podman-swarm/podman-swarm/internal/netd/wire"
 )
 
 // closeTimeout is how long Close waits for the helper to finish what it is at.
@@ -20,7 +22,7 @@ const closeTimeout = 10 * time.Second
 // Net is the agent's side of the pod network. All methods may be called at the same time.
 type Net struct {
 	cfg    Config
-	frames *frames
+	frames *wire.Frames
 	dead   chan struct{} // closed by read at its end
 
 	sysctls map[string]string
@@ -32,7 +34,7 @@ type Net struct {
 
 // answer is a reply and the descriptor that came with it or -1; whoever receives it owns that.
 type answer struct {
-	reply
+	wire.Reply
 	fd int
 }
 
@@ -44,7 +46,7 @@ func Start(ctx context.Context, cfg Config) (*Net, error) {
 		return nil, err
 	}
 	s := n.cfg.setup()
-	got, err := n.call(ctx, request{Op: opStart, Setup: &s})
+	got, err := n.call(ctx, wire.Request{Op: wire.OpStart, Setup: &s})
 	if err != nil {
 		n.Close()
 		return nil, fmt.Errorf("start the pod network: %w", err)
@@ -57,8 +59,8 @@ func Start(ctx context.Context, cfg Config) (*Net, error) {
 // processes and files. No Net of this configuration may be open. Nothing there is fine.
 func Destroy(ctx context.Context, cfg Config) error {
 	cfg = cfg.withDefaults()
-	if _, err := os.Stat(cfg.setup().dir()); errors.Is(err, os.ErrNotExist) {
-		if _, noOutlet := os.Stat(cfg.setup().file("outlet")); cfg.Rootless && noOutlet != nil {
+	if _, err := os.Stat(cfg.setup().Dir()); errors.Is(err, os.ErrNotExist) {
+		if _, noOutlet := os.Stat(cfg.setup().File("outlet")); cfg.Rootless && noOutlet != nil {
 			return nil
 		}
 	}
@@ -68,7 +70,7 @@ func Destroy(ctx context.Context, cfg Config) error {
 	}
 	defer n.Close()
 	s := cfg.setup()
-	if _, err := n.call(ctx, request{Op: opDestroy, Setup: &s}); err != nil {
+	if _, err := n.call(ctx, wire.Request{Op: wire.OpDestroy, Setup: &s}); err != nil {
 		return fmt.Errorf("remove the pod network: %w", err)
 	}
 	return nil
@@ -94,12 +96,12 @@ func dial(ctx context.Context, cfg Config) (*Net, error) {
 
 // Close ends the helper. The network itself, its pods and their connections stay.
 func (n *Net) Close() {
-	_ = n.frames.conn.CloseWrite()
+	_ = n.frames.CloseWrite()
 	select {
 	case <-n.dead:
 	case <-time.After(closeTimeout):
 	}
-	_ = n.frames.conn.Close()
+	_ = n.frames.Close()
 	<-n.dead
 }
 
@@ -107,7 +109,7 @@ func (n *Net) Close() {
 func (n *Net) Dead() <-chan struct{} { return n.dead }
 
 // Gateway is the node's own address in the pod network.
-func (n *Net) Gateway() netip.Addr { return n.cfg.setup().gateway() }
+func (n *Net) Gateway() netip.Addr { return n.cfg.setup().Gateway() }
 
 // Sysctls is what pods' namespaces are set to, by name. Every container must be created with these
 // too: Podman sets net.ipv4.ping_group_range back to "0 0" whenever it starts one without.
@@ -116,10 +118,10 @@ func (n *Net) Sysctls() map[string]string { return maps.Clone(n.sysctls) }
 // Add attaches the pod id, a UID, and returns its place. One that is attached keeps its address.
 // The error is ErrExhausted when the range is full.
 func (n *Net) Add(ctx context.Context, id string) (Attachment, error) {
-	if err := checkID(id); err != nil {
+	if err := wire.CheckID(id); err != nil {
 		return Attachment{}, err
 	}
-	got, err := n.call(ctx, request{Op: opAdd, ID: id})
+	got, err := n.call(ctx, wire.Request{Op: wire.OpAdd, ID: id})
 	if err != nil {
 		return Attachment{}, err
 	}
@@ -131,10 +133,10 @@ func (n *Net) Add(ctx context.Context, id string) (Attachment, error) {
 
 // Remove detaches a pod. One that is not attached is fine.
 func (n *Net) Remove(ctx context.Context, id string) error {
-	if err := checkID(id); err != nil {
+	if err := wire.CheckID(id); err != nil {
 		return err
 	}
-	_, err := n.call(ctx, request{Op: opRemove, ID: id})
+	_, err := n.call(ctx, wire.Request{Op: wire.OpRemove, ID: id})
 	return err
 }
 
@@ -142,7 +144,7 @@ func (n *Net) Remove(ctx context.Context, id string) error {
 func (n *Net) List(ctx context.Context) ([]Attachment, error) {
 	var all []Attachment
 	for after, more := "", true; more; {
-		got, err := n.call(ctx, request{Op: opList, After: after})
+		got, err := n.call(ctx, wire.Request{Op: wire.OpList, After: after})
 		if err != nil {
 			return nil, fmt.Errorf("list pods of the network: %w", err)
 		}
@@ -154,20 +156,20 @@ func (n *Net) List(ctx context.Context) ([]Attachment, error) {
 	return all, nil
 }
 
-func (n *Net) attachment(p podRef) Attachment {
-	return Attachment{ID: p.ID, NetNS: n.cfg.setup().path(p.ID), IP: p.IP}
+func (n *Net) attachment(p wire.PodRef) Attachment {
+	return Attachment{ID: p.ID, NetNS: n.cfg.setup().Path(p.ID), IP: p.IP}
 }
 
 // call sends a request and waits for its reply, which must bring no descriptor.
-func (n *Net) call(ctx context.Context, r request) (reply, error) {
+func (n *Net) call(ctx context.Context, r wire.Request) (wire.Reply, error) {
 	got, err := n.exchange(ctx, r)
-	closeFD(got.fd)
-	return got.reply, err
+	wire.CloseFD(got.fd)
+	return got.Reply, err
 }
 
 // exchange sends a request and waits for its answer. The descriptor in it is the caller's; it is
 // -1 when there is an error.
-func (n *Net) exchange(ctx context.Context, r request) (answer, error) {
+func (n *Net) exchange(ctx context.Context, r wire.Request) (answer, error) {
 	none := answer{fd: -1}
 	if err := ctx.Err(); err != nil {
 		return none, err
@@ -178,14 +180,14 @@ func (n *Net) exchange(ctx context.Context, r request) (answer, error) {
 	r.Seq = n.seq
 	n.waiting[r.Seq] = ready
 	n.mu.Unlock()
-	if err := n.frames.send(r, -1); err != nil {
+	if err := n.frames.Send(r, -1); err != nil {
 		n.forget(r.Seq, ready)
 		return none, errors.Join(ErrLost, err)
 	}
 	select {
 	case got := <-ready:
-		if err := got.asError(); err != nil {
-			closeFD(got.fd)
+		if err := got.AsError(); err != nil {
+			wire.CloseFD(got.fd)
 			return none, err
 		}
 		return got, nil
@@ -205,14 +207,14 @@ func (n *Net) forget(seq uint64, ready <-chan answer) {
 	n.mu.Unlock()
 	select {
 	case late := <-ready:
-		closeFD(late.fd)
+		wire.CloseFD(late.fd)
 	default:
 	}
 }
 
 // lost is ErrLost with the helper's last words.
 func (n *Net) lost() error {
-	words, err := os.ReadFile(filepath.Clean(logFile(n.cfg.RunDir)))
+	words, err := os.ReadFile(filepath.Clean(wire.LogFile(n.cfg.RunDir)))
 	if err != nil || len(words) == 0 {
 		return ErrLost
 	}
@@ -223,19 +225,19 @@ func (n *Net) lost() error {
 func (n *Net) read() {
 	defer close(n.dead)
 	for {
-		b, fd, err := n.frames.receive()
+		b, fd, err := n.frames.Receive()
 		if err != nil {
 			if !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrClosed) {
 				n.cfg.Log.Warn("network helper lost", "err", err)
 			}
 			return
 		}
-		r, err := decodeReply(b)
+		r, err := wire.DecodeReply(b)
 		if err != nil {
-			closeFD(fd)
+			wire.CloseFD(fd)
 			n.cfg.Log.Error("network helper speaks another language", "err", err)
 			// Nobody can tell what the rest would mean. The helper ends when it sees this.
-			_ = n.frames.conn.CloseWrite()
+			_ = n.frames.CloseWrite()
 			return
 		}
 		if r.Log != nil {
@@ -251,13 +253,13 @@ func (n *Net) deliver(a answer) {
 	ready, ok := n.waiting[a.Seq]
 	delete(n.waiting, a.Seq)
 	if !ok {
-		closeFD(a.fd)
+		wire.CloseFD(a.fd)
 		return
 	}
 	ready <- a // has room for one, and gets one
 }
 
-func (n *Net) log(l *logLine) {
+func (n *Net) log(l *wire.LogLine) {
 	attrs := []slog.Attr{}
 	if l.Err != "" {
 		attrs = append(attrs, slog.String("err", l.Err))

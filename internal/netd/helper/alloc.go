@@ -1,9 +1,11 @@
-package netd
+package helper
 
 import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+
+	"github.com/podman-swarm/podman-swarm/internal/netd/wire"
 )
 
 // allocator hands out the addresses of a range, least recently used first, so that an address
@@ -38,7 +40,7 @@ func newAllocator(cidr netip.Prefix, used []netip.Addr, last netip.Addr) *alloca
 
 func (a *allocator) take() (netip.Addr, error) {
 	if len(a.free) == 0 {
-		return netip.Addr{}, fmt.Errorf("%w %s (%d in use)", ErrExhausted, a.cidr, len(a.used))
+		return netip.Addr{}, fmt.Errorf("%w %s (%d in use)", wire.ErrExhausted, a.cidr, len(a.used))
 	}
 	ip := a.free[0]
 	a.free = a.free[1:]

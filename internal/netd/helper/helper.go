@@ -1,4 +1,4 @@
-package netd
+package helper
 
 import (
 	"context"
@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podman-swarm/podman-swarm/internal/netd/wire"
 )
 
 // Main is the helper. Its standard input is a socket to the agent; it ends when the agent closes
@@ -26,7 +28,7 @@ func Main(ctx context.Context, args []string) error {
 		return detach(os.Args[:len(os.Args)-len(args)], args[1])
 	case len(args) == 1 && args[0] == "serve":
 		debug.SetGCPercent(30) // small and idle: memory counts, not throughput
-		f, err := newFrames(os.Stdin)
+		f, err := wire.NewFrames(os.Stdin)
 		if err != nil {
 			return fmt.Errorf("the agent runs this, its standard input must be a unix socket: %w", err)
 		}
@@ -42,7 +44,7 @@ func detach(self []string, dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	log, err := os.OpenFile(logFile(dir), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	log, err := os.OpenFile(wire.LogFile(dir), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -68,7 +70,7 @@ func releaseStdin() error {
 
 // helper answers one agent.
 type helper struct {
-	frames *frames
+	frames *wire.Frames
 	work   sync.WaitGroup
 
 	mu     sync.RWMutex
@@ -79,26 +81,26 @@ type helper struct {
 
 // serve answers requests until the connection ends. Those that take time run at the same time;
 // nothing but the first one can succeed before that is done.
-func serve(ctx context.Context, f *frames) error {
+func serve(ctx context.Context, f *wire.Frames) error {
 	ctx, cancel := context.WithCancel(ctx)
 	h := &helper{frames: f}
 	defer h.close()
 	defer h.work.Wait()
 	defer cancel()
 	for {
-		b, fd, err := f.receive()
+		b, fd, err := f.Receive()
 		if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("receive: %w", err)
 		}
-		closeFD(fd)
-		r, err := decodeRequest(b)
+		wire.CloseFD(fd)
+		r, err := wire.DecodeRequest(b)
 		if err != nil {
 			return err // the agent is another version, or not the agent
 		}
-		if r.Op == opSocket && r.ID == "" { // microseconds, and many
+		if r.Op == wire.OpSocket && r.ID == "" { // microseconds, and many
 			h.answer(ctx, r)
 			continue
 		}
@@ -117,61 +119,61 @@ func (h *helper) close() {
 	}
 }
 
-func (h *helper) answer(ctx context.Context, r request) {
+func (h *helper) answer(ctx context.Context, r wire.Request) {
 	out, fd := h.handle(ctx, r)
-	defer closeFD(fd)
+	defer wire.CloseFD(fd)
 	out.Seq = r.Seq
 	// An error means that the agent is gone: serve ends by itself.
-	_ = h.frames.send(out, fd)
+	_ = h.frames.Send(out, fd)
 }
 
-func (h *helper) handle(ctx context.Context, r request) (reply, int) {
+func (h *helper) handle(ctx context.Context, r wire.Request) (wire.Reply, int) {
 	fd := -1
-	var out reply
+	var out wire.Reply
 	var err error
 	switch r.Op {
-	case opStart:
+	case wire.OpStart:
 		err = h.start(ctx, *r.Setup)
 		out.Sysctls = podSysctls()
-	case opDestroy:
+	case wire.OpDestroy:
 		err = destroy(ctx, *r.Setup)
 	default:
 		h.mu.RLock()
 		defer h.mu.RUnlock()
 		if h.pods == nil {
-			return failure(errors.New("the pod network is not up")), -1
+			return wire.Failure(errors.New("the pod network is not up")), -1
 		}
 		switch r.Op {
-		case opAdd:
+		case wire.OpAdd:
 			var ip netip.Addr
 			ip, err = h.pods.add(r.ID)
-			out.Pods = []podRef{{r.ID, ip}}
-		case opRemove:
+			out.Pods = []wire.PodRef{{ID: r.ID, IP: ip}}
+		case wire.OpRemove:
 			err = h.pods.remove(r.ID)
-		case opList:
+		case wire.OpList:
 			out.Pods, out.More = h.pods.page(r.After)
-		case opSocket:
+		case wire.OpSocket:
 			fd, err = h.socket(r)
 		}
 	}
 	if err != nil {
-		closeFD(fd)
-		return failure(err), -1
+		wire.CloseFD(fd)
+		return wire.Failure(err), -1
 	}
 	return out, fd
 }
 
-func (h *helper) socket(r request) (int, error) {
+func (h *helper) socket(r wire.Request) (int, error) {
 	if r.ID != "" {
 		if _, ok := h.pods.get(r.ID); !ok {
-			return -1, fmt.Errorf("%w: %s", ErrNoPod, r.ID)
+			return -1, fmt.Errorf("%w: %s", wire.ErrNoPod, r.ID)
 		}
 	}
 	return h.net.socket(r.ID, r.Network)
 }
 
 // start brings the network up. It fails if that was done.
-func (h *helper) start(ctx context.Context, s setup) (err error) {
+func (h *helper) start(ctx context.Context, s wire.Setup) (err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.net != nil {
@@ -214,9 +216,9 @@ func (h *helper) start(ctx context.Context, s setup) (err error) {
 
 // note sends a line to the agent's log.
 func (h *helper) note(level slog.Level, text string, err error) {
-	line := &logLine{Level: level, Text: text}
+	line := &wire.LogLine{Level: level, Text: text}
 	if err != nil {
 		line.Err = err.Error()
 	}
-	_ = h.frames.send(reply{Log: line}, -1)
+	_ = h.frames.Send(wire.Reply{Log: line}, -1)
 }

@@ -1,4 +1,4 @@
-package netd
+package wire
 
 import (
 	"encoding/json"
@@ -15,103 +15,107 @@ import (
 
 // What the agent may ask of the helper.
 const (
-	opStart   = "start"   // bring the network up and adopt what is there; first request of all
-	opAdd     = "add"     // attach a pod
-	opRemove  = "remove"  // detach a pod
-	opList    = "list"    // a page of attached pods
-	opSocket  = "socket"  // a socket of the pod network, or of a pod
-	opDestroy = "destroy" // remove every trace, instead of start
+	OpStart   = "start"   // bring the network up and adopt what is there; first request of all
+	OpAdd     = "add"     // attach a pod
+	OpRemove  = "remove"  // detach a pod
+	OpList    = "list"    // a page of attached pods
+	OpSocket  = "socket"  // a socket of the pod network, or of a pod
+	OpDestroy = "destroy" // remove every trace, instead of start
 )
 
 // maxFrame bounds one message; socket buffers hold three of them even where they are smallest.
 const maxFrame = 60 << 10
 
-// listPage is the number of pods in one reply: 256 ids and addresses stay well below maxFrame.
-const listPage = 256
+// ListPage is the number of pods in one reply: 256 ids and addresses stay well below maxFrame.
+const ListPage = 256
 
-// request is one message to the helper. Seq comes back in its reply.
-type request struct {
+// Request is one message to the helper. Seq comes back in its reply.
+type Request struct {
 	Seq     uint64 `json:"seq"`
 	Op      string `json:"op"`
 	ID      string `json:"id,omitempty"`      // add, remove; socket: the pod it belongs to
 	Network string `json:"network,omitempty"` // socket: tcp4, tcp6, udp4, udp6
 	After   string `json:"after,omitempty"`   // list: ids greater than this
-	Setup   *setup `json:"setup,omitempty"`   // start, destroy
+	Setup   *Setup `json:"setup,omitempty"`   // start, destroy
 }
 
-// reply is one message from the helper. Seq zero carries a log line instead of an answer.
-type reply struct {
+// Reply is one message from the helper. Seq zero carries a log line instead of an answer.
+type Reply struct {
 	Seq  uint64   `json:"seq,omitempty"`
 	Code string   `json:"code,omitempty"` // names a sentinel error
 	Err  string   `json:"err,omitempty"`
-	Pods []podRef `json:"pods,omitempty"`
+	Pods []PodRef `json:"pods,omitempty"`
 	More bool     `json:"more,omitempty"` // list: there are further pages
 	// start: what pods are given, by sysctl name
 	Sysctls map[string]string `json:"sysctls,omitempty"`
-	Log     *logLine          `json:"log,omitempty"`
+	Log     *LogLine          `json:"log,omitempty"`
 }
 
-type podRef struct {
+// PodRef is a pod and its address.
+type PodRef struct {
 	ID string     `json:"id"`
 	IP netip.Addr `json:"ip"`
 }
 
-type logLine struct {
+// LogLine is what the helper has to say to the agent's log.
+type LogLine struct {
 	Level slog.Level `json:"level"`
 	Text  string     `json:"text"`
 	Err   string     `json:"err,omitempty"`
 }
 
-func decodeRequest(b []byte) (request, error) {
-	var r request
+// DecodeRequest reads and checks a message of the agent.
+func DecodeRequest(b []byte) (Request, error) {
+	var r Request
 	if err := json.Unmarshal(b, &r); err != nil {
-		return request{}, fmt.Errorf("decode request: %w", err)
+		return Request{}, fmt.Errorf("decode request: %w", err)
 	}
 	if r.Seq == 0 {
-		return request{}, errors.New("decode request: no sequence number")
+		return Request{}, errors.New("decode request: no sequence number")
 	}
 	var err error
 	switch r.Op {
-	case opStart, opDestroy:
+	case OpStart, OpDestroy:
 		if r.Setup == nil {
-			return request{}, fmt.Errorf("decode request: %s without setup", r.Op)
+			return Request{}, fmt.Errorf("decode request: %s without setup", r.Op)
 		}
-		err = r.Setup.validate()
-	case opAdd, opRemove:
-		err = checkID(r.ID)
-	case opSocket:
-		if _, _, err = socketKind(r.Network); err == nil && r.ID != "" {
-			err = checkID(r.ID)
+		err = r.Setup.Validate()
+	case OpAdd, OpRemove:
+		err = CheckID(r.ID)
+	case OpSocket:
+		if _, _, err = SocketKind(r.Network); err == nil && r.ID != "" {
+			err = CheckID(r.ID)
 		}
-	case opList:
+	case OpList:
 	default:
 		err = fmt.Errorf("unknown operation %q", r.Op)
 	}
 	if err != nil {
-		return request{}, fmt.Errorf("decode request: %w", err)
+		return Request{}, fmt.Errorf("decode request: %w", err)
 	}
 	return r, nil
 }
 
-func decodeReply(b []byte) (reply, error) {
-	var r reply
+// DecodeReply reads and checks a message of the helper.
+func DecodeReply(b []byte) (Reply, error) {
+	var r Reply
 	if err := json.Unmarshal(b, &r); err != nil {
-		return reply{}, fmt.Errorf("decode reply: %w", err)
+		return Reply{}, fmt.Errorf("decode reply: %w", err)
 	}
 	for _, p := range r.Pods {
-		if err := checkID(p.ID); err != nil {
-			return reply{}, fmt.Errorf("decode reply: %w", err)
+		if err := CheckID(p.ID); err != nil {
+			return Reply{}, fmt.Errorf("decode reply: %w", err)
 		}
 		if !p.IP.Is4() {
-			return reply{}, fmt.Errorf("decode reply: pod %s has address %s", p.ID, p.IP)
+			return Reply{}, fmt.Errorf("decode reply: pod %s has address %s", p.ID, p.IP)
 		}
 	}
 	return r, nil
 }
 
-// failure puts an error into words that asError turns back into one.
-func failure(err error) reply {
-	r := reply{Err: err.Error()}
+// Failure puts an error into words that AsError turns back into one.
+func Failure(err error) Reply {
+	r := Reply{Err: err.Error()}
 	for code, sentinel := range map[string]error{"exhausted": ErrExhausted, "nopod": ErrNoPod} {
 		if errors.Is(err, sentinel) {
 			r.Code = code
@@ -120,7 +124,8 @@ func failure(err error) reply {
 	return r
 }
 
-func (r reply) asError() error {
+// AsError is the error that Failure was made of, nil if there is none.
+func (r Reply) AsError() error {
 	switch {
 	case r.Err == "":
 		return nil
@@ -140,7 +145,8 @@ type remoteError struct {
 func (e *remoteError) Error() string { return e.text }
 func (e *remoteError) Unwrap() error { return e.is }
 
-func socketKind(network string) (family, kind int, err error) {
+// SocketKind returns the numbers for tcp4, tcp6, udp4 and udp6.
+func SocketKind(network string) (family, kind int, err error) {
 	switch network {
 	case "tcp4":
 		return unix.AF_INET, unix.SOCK_STREAM, nil
@@ -154,15 +160,16 @@ func socketKind(network string) (family, kind int, err error) {
 	return 0, 0, fmt.Errorf("network %q: want tcp4, tcp6, udp4 or udp6", network)
 }
 
-// frames is a connection of one message per packet; a message may carry one descriptor.
+// Frames is a connection of one message per packet; a message may carry one descriptor.
 // Sends may come from many goroutines, receives from one.
-type frames struct {
+type Frames struct {
 	conn *net.UnixConn
 	buf  []byte
 	oob  []byte
 }
 
-func newFrames(f *os.File) (*frames, error) {
+// NewFrames speaks on a socket of type SOCK_SEQPACKET. The file stays the caller's.
+func NewFrames(f *os.File) (*Frames, error) {
 	c, err := net.FileConn(f)
 	if err != nil {
 		return nil, err
@@ -172,11 +179,17 @@ func newFrames(f *os.File) (*frames, error) {
 		_ = c.Close()
 		return nil, fmt.Errorf("%s is not a unix socket", f.Name())
 	}
-	return &frames{uc, make([]byte, maxFrame), make([]byte, unix.CmsgSpace(4*8))}, nil
+	return &Frames{uc, make([]byte, maxFrame), make([]byte, unix.CmsgSpace(4*8))}, nil
 }
 
-// send writes v and passes fd along if it is not negative; fd stays the caller's.
-func (f *frames) send(v any, fd int) error {
+// CloseWrite tells the other side that no more will come; it can still answer.
+func (f *Frames) CloseWrite() error { return f.conn.CloseWrite() }
+
+// Close ends the connection.
+func (f *Frames) Close() error { return f.conn.Close() }
+
+// Send writes v and passes fd along if it is not negative; fd stays the caller's.
+func (f *Frames) Send(v any, fd int) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -192,9 +205,9 @@ func (f *frames) send(v any, fd int) error {
 	return err
 }
 
-// receive returns the next message, valid until the next call, and the descriptor that came with
+// Receive returns the next message, valid until the next call, and the descriptor that came with
 // it or -1. The caller owns the descriptor. At the end it returns io.EOF.
-func (f *frames) receive() ([]byte, int, error) {
+func (f *Frames) Receive() ([]byte, int, error) {
 	n, on, flags, _, err := f.conn.ReadMsgUnix(f.buf, f.oob)
 	if err != nil {
 		return nil, -1, err
@@ -207,7 +220,7 @@ func (f *frames) receive() ([]byte, int, error) {
 		err = io.EOF
 	}
 	if err != nil {
-		closeFD(fd)
+		CloseFD(fd)
 		return nil, -1, err
 	}
 	return f.buf[:n], fd, nil
@@ -232,14 +245,15 @@ func oneRight(oob []byte) (int, error) {
 			if fd < 0 {
 				fd = got
 			} else {
-				closeFD(got)
+				CloseFD(got)
 			}
 		}
 	}
 	return fd, nil
 }
 
-func closeFD(fd int) {
+// CloseFD closes a descriptor if it is not negative.
+func CloseFD(fd int) {
 	if fd >= 0 {
 		_ = unix.Close(fd)
 	}

@@ -1,4 +1,4 @@
-package netd
+package helper
 
 import (
 	"fmt"

@@ -1,4 +1,4 @@
-package netd
+package helper
 
 import (
 	"bytes"
@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+
+	"github.com/podman-swarm/podman-swarm/internal/netd/wire"
 )
 
 // Other tables' rules of the host may drop forwarded packets, and no table can overrule another.
@@ -19,7 +21,7 @@ var forwardRules = [][]string{
 
 // openFirewall makes iptables' FORWARD chain let pod traffic pass, if it would not. It returns
 // what it cannot do as one line, or "".
-func openFirewall(ctx context.Context, s setup) (warning string, err error) {
+func openFirewall(ctx context.Context, s wire.Setup) (warning string, err error) {
 	if s.Rootless {
 		return "", nil // the namespace is ours alone
 	}
@@ -41,7 +43,7 @@ func openFirewall(ctx context.Context, s setup) (warning string, err error) {
 }
 
 // closeFirewall takes our rules out again.
-func closeFirewall(ctx context.Context, s setup) {
+func closeFirewall(ctx context.Context, s wire.Setup) {
 	if s.Rootless {
 		return
 	}
@@ -54,7 +56,7 @@ func closeFirewall(ctx context.Context, s setup) {
 
 // output is what a program prints, or nothing if it is missing or fails.
 func output(ctx context.Context, name string, args ...string) string {
-	path, err := find(name)
+	path, err := wire.Find(name)
 	if err != nil {
 		return ""
 	}

@@ -1,4 +1,4 @@
-package netd
+package helper
 
 import (
 	"bytes"
@@ -13,21 +13,23 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/podman-swarm/podman-swarm/internal/netd/wire"
 )
 
 // network is the pod network as the helper sees it: a thread inside its namespace and a netlink
 // socket opened there.
 type network struct {
-	setup
+	wire.Setup
 	home  *thread
 	nl    *netlink.Handle
 	fresh bool // the namespace was made by this process
 }
 
 // openNetwork enters the pod network's namespace. When rootless it is made if it is not there, or
-// if what is there is only a leftover file, and create allows it; otherwise errNotFound is returned.
-func openNetwork(s setup, create bool) (*network, error) {
-	n := &network{setup: s}
+// if what is there is only a leftover file, and create allows it; otherwise wire.ErrNotFound is returned.
+func openNetwork(s wire.Setup, create bool) (*network, error) {
+	n := &network{Setup: s}
 	var err error
 	n.home, err = newThread(func() error {
 		if err := n.enterHome(create); err != nil {
@@ -46,17 +48,17 @@ func (n *network) enterHome(create bool) error {
 	if !n.Rootless {
 		return nil
 	}
-	if isNS(n.setup.home()) {
-		return enter(n.setup.home())
+	if isNS(n.Home()) {
+		return enter(n.Home())
 	}
 	if !create {
-		return errNotFound
+		return wire.ErrNotFound
 	}
-	if err := unpin(n.setup.home()); err != nil {
+	if err := unpin(n.Home()); err != nil {
 		return err
 	}
 	n.fresh = true
-	return newNS(n.setup.home())
+	return newNS(n.Home())
 }
 
 func (n *network) close() {
@@ -129,7 +131,7 @@ func (n *network) upGateway() error {
 }
 
 func (n *network) setGateway(link netlink.Link) error {
-	want := host(n.gateway())
+	want := host(n.Gateway())
 	addrs, err := n.nl.AddrList(link, netlink.FAMILY_V4)
 	if err != nil {
 		return err
@@ -239,7 +241,7 @@ func host(ip netip.Addr) *net.IPNet {
 
 // run runs a program with the given standard input; its words become the error's.
 func run(ctx context.Context, stdin, name string, args ...string) error {
-	path, err := find(name)
+	path, err := wire.Find(name)
 	if err != nil {
 		return err
 	}

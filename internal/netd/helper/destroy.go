@@ -1,4 +1,4 @@
-package netd
+package helper
 
 import (
 	"context"
@@ -8,29 +8,31 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podman-swarm/podman-swarm/internal/netd/wire"
 )
 
 // destroy removes every trace of the pod network. Forwarding stays as it is: others may use it.
-func destroy(ctx context.Context, s setup) error {
+func destroy(ctx context.Context, s wire.Setup) error {
 	stopOutlet(s)
 	var errs []error
 	n, err := openNetwork(s, false)
 	switch {
-	case errors.Is(err, errNotFound): // the rootless namespace is gone, and with it all that was in it
+	case errors.Is(err, wire.ErrNotFound): // the rootless namespace is gone, and with it all that was in it
 	case err != nil:
 		return err
 	default:
 		errs = append(errs, n.home.do(func() error { return n.down(ctx) }))
 		n.close()
 	}
-	entries, err := os.ReadDir(s.dir())
+	entries, err := os.ReadDir(s.Dir())
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, err)
 	}
 	for _, e := range entries {
-		errs = append(errs, unpin(s.path(e.Name())))
+		errs = append(errs, unpin(s.Path(e.Name())))
 	}
-	for _, path := range []string{s.dir(), s.file("last"), logFile(s.RunDir)} {
+	for _, path := range []string{s.Dir(), s.File("last"), wire.LogFile(s.RunDir)} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}
@@ -65,7 +67,7 @@ func (n *network) down(ctx context.Context) error {
 	if err != nil && !strings.Contains(err.Error(), "No such file or directory") {
 		errs = append(errs, err)
 	}
-	closeFirewall(ctx, n.setup)
+	closeFirewall(ctx, n.Setup)
 	// Last: it says whose network this is, should we have to come back.
 	return errors.Join(append(errs, n.nl.LinkDel(link))...)
 }

@@ -1,4 +1,4 @@
-package netd
+package helper
 
 import (
 	"errors"
@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podman-swarm/podman-swarm/internal/netd/wire"
 )
 
 // pods is what is attached. It starts as what the kernel shows.
@@ -33,20 +35,20 @@ func adopt(n *network) (*pods, []error) {
 	if err != nil {
 		return nil, []error{err}
 	}
-	entries, err := os.ReadDir(n.dir())
+	entries, err := os.ReadDir(n.Dir())
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, []error{err}
 	}
 	var leftovers []error
 	for _, e := range entries {
 		id := e.Name()
-		if id == homeName {
+		if id == wire.HomeName {
 			continue
 		}
-		ip, ok := routes[links[linkName(id)]]
-		if ok && checkID(id) == nil && n.PodCIDR.Contains(ip) && isNS(n.path(id)) {
+		ip, ok := routes[links[LinkName(id)]]
+		if ok && wire.CheckID(id) == nil && n.PodCIDR.Contains(ip) && isNS(n.Path(id)) {
 			p.byID[id] = ip
-			delete(links, linkName(id))
+			delete(links, LinkName(id))
 			continue
 		}
 		leftovers = append(leftovers, n.erase(id))
@@ -139,17 +141,17 @@ func (p *pods) get(id string) (netip.Addr, bool) {
 }
 
 // page returns pods in the order of their ids, those after the given one.
-func (p *pods) page(after string) (refs []podRef, more bool) {
+func (p *pods) page(after string) (refs []wire.PodRef, more bool) {
 	p.mu.Lock()
 	for id, ip := range p.byID {
 		if id > after {
-			refs = append(refs, podRef{id, ip})
+			refs = append(refs, wire.PodRef{ID: id, IP: ip})
 		}
 	}
 	p.mu.Unlock()
-	slices.SortFunc(refs, func(a, b podRef) int { return strings.Compare(a.ID, b.ID) })
-	if len(refs) > listPage {
-		return refs[:listPage], true
+	slices.SortFunc(refs, func(a, b wire.PodRef) int { return strings.Compare(a.ID, b.ID) })
+	if len(refs) > wire.ListPage {
+		return refs[:wire.ListPage], true
 	}
 	return refs, false
 }
@@ -162,7 +164,7 @@ func (p *pods) take() (netip.Addr, error) {
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	if err := os.WriteFile(p.net.file("last"), []byte(ip.String()), 0o600); err != nil {
+	if err := os.WriteFile(p.net.File("last"), []byte(ip.String()), 0o600); err != nil {
 		p.alloc.give(ip)
 		return netip.Addr{}, fmt.Errorf("note the last address: %w", err)
 	}
@@ -171,7 +173,7 @@ func (p *pods) take() (netip.Addr, error) {
 
 // last is the address handed out last, or an invalid one if that is not known.
 func (p *pods) last() netip.Addr {
-	b, err := os.ReadFile(p.net.file("last"))
+	b, err := os.ReadFile(p.net.File("last"))
 	if err != nil {
 		return netip.Addr{}
 	}

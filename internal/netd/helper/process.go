@@ -1,4 +1,4 @@
-package netd
+package helper
 
 import (
 	"bytes"
@@ -9,21 +9,23 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podman-swarm/podman-swarm/internal/netd/wire"
 )
 
-// process names a process beyond its end: pids are used again, start times are not.
-type process struct {
+// Process names a process beyond its end: pids are used again, start times are not.
+type Process struct {
 	PID   int    `json:"pid"`
 	Start uint64 `json:"start"` // clock ticks since boot
 	Boot  string `json:"boot"`  // boot id: start times begin anew with each
 }
 
-func identify(pid int) (process, error) {
+func Identify(pid int) (Process, error) {
 	start, err := startTime(pid)
-	return process{pid, start, bootID()}, err
+	return Process{pid, start, bootID()}, err
 }
 
-func (p process) alive() bool {
+func (p Process) alive() bool {
 	start, err := startTime(p.PID)
 	return p.PID > 1 && err == nil && start == p.Start && p.Boot == bootID()
 }
@@ -54,7 +56,7 @@ func bootID() string {
 	return string(bytes.TrimSpace(b))
 }
 
-func (p process) save(path string) error {
+func (p Process) Save(path string) error {
 	b, err := json.Marshal(p)
 	if err != nil {
 		return err
@@ -62,27 +64,27 @@ func (p process) save(path string) error {
 	return os.WriteFile(path, b, 0o600)
 }
 
-// loadProcess returns the process noted at path if that very process still runs.
-func loadProcess(path string) (process, bool) {
+// LoadProcess returns the process noted at path if that very process still runs.
+func LoadProcess(path string) (Process, bool) {
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return process{}, false
+		return Process{}, false
 	}
-	var p process
+	var p Process
 	if json.Unmarshal(b, &p) != nil || !p.alive() {
-		return process{}, false
+		return Process{}, false
 	}
 	return p, true
 }
 
 // watchExit returns a file that the runtime's poller finds readable when the process ends.
-func (p process) watchExit() (*os.File, error) {
+func (p Process) watchExit() (*os.File, error) {
 	fd, err := unix.PidfdOpen(p.PID, unix.PIDFD_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("watch process %d: %w", p.PID, err)
 	}
 	if !p.alive() { // it ended, and its pid may have been taken, before we had hold of it
-		closeFD(fd)
+		wire.CloseFD(fd)
 		return nil, os.ErrProcessDone
 	}
 	return os.NewFile(uintptr(fd), "pidfd"), nil

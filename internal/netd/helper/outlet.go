@@ -1,4 +1,4 @@
-package netd
+package helper
 
 import (
 	"bytes"
@@ -13,6 +13,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/podman-swarm/podman-swarm/internal/netd/wire"
 )
 
 // The outlet's network, inside the pod network's namespace when rootless: a range set aside for
@@ -21,7 +23,7 @@ const (
 	outletDevice = "tap0"
 	outletCIDR   = "198.19.255.0/24"
 	outletAddr   = "198.19.255.100"
-	outletRouter = "198.19.255.2"
+	OutletRouter = "198.19.255.2"
 
 	outletTimeout = 10 * time.Second
 )
@@ -33,22 +35,10 @@ type outlet struct {
 	note func(slog.Level, string, error)
 
 	mu   sync.Mutex
-	proc process
+	proc Process
 	exit *os.File
 	end  bool
 	done chan struct{}
-}
-
-// findOutlet prefers slirp4netns: 4 MB against pasta's 22, present on Debian 12 and 13 alike, and
-// it needs no interface of the host as a model.
-func findOutlet() (name, path string, err error) {
-	for _, name := range []string{"slirp4netns", "pasta"} {
-		if path, err := find(name); err == nil {
-			return name, path, nil
-		}
-	}
-	return "", "", errors.New("slirp4netns and pasta are missing: one of them connects the pod network" +
-		" of an ordinary user to the outside; install the package slirp4netns")
 }
 
 func outletArgs(name, ns string) []string {
@@ -57,7 +47,7 @@ func outletArgs(name, ns string) []string {
 			"--enable-seccomp", "--netns-type=path", ns, outletDevice}
 	}
 	return []string{"--foreground", "--quiet", "--config-net", "-4", "-I", outletDevice, "-a", outletAddr, "-n", "24",
-		"-g", outletRouter, "--no-map-gw", "-t", "none", "-u", "none", "-T", "none", "-U", "none", "-D", "none",
+		"-g", OutletRouter, "--no-map-gw", "-t", "none", "-u", "none", "-T", "none", "-U", "none", "-D", "none",
 		"--netns-only", "--runas", "0", "--netns", ns}
 }
 
@@ -65,7 +55,7 @@ func outletArgs(name, ns string) []string {
 func openOutlet(ctx context.Context, n *network, note func(slog.Level, string, error)) (*outlet, error) {
 	o := &outlet{net: n, note: note, done: make(chan struct{})}
 	if n.fresh {
-		stopOutlet(n.setup) // one of a namespace that is gone
+		stopOutlet(n.Setup) // one of a namespace that is gone
 	}
 	if err := o.ensure(ctx); err != nil {
 		return nil, fmt.Errorf("connect the pod network to the outside: %w", err)
@@ -76,7 +66,7 @@ func openOutlet(ctx context.Context, n *network, note func(slog.Level, string, e
 
 // ensure sets exit to a watch on a running program.
 func (o *outlet) ensure(ctx context.Context) error {
-	if p, ok := loadProcess(o.net.file("outlet")); ok {
+	if p, ok := LoadProcess(o.net.File("outlet")); ok {
 		exit, err := p.watchExit()
 		if err == nil {
 			return o.set(p, exit)
@@ -94,13 +84,13 @@ func (o *outlet) ensure(ctx context.Context) error {
 		err = o.ready(ctx)
 	}
 	if err != nil {
-		words, _ := os.ReadFile(o.net.file("outlet.log"))
+		words, _ := os.ReadFile(o.net.File("outlet.log"))
 		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(words))
 	}
 	return nil
 }
 
-func (o *outlet) set(p process, exit *os.File) error {
+func (o *outlet) set(p Process, exit *os.File) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.end {
@@ -111,35 +101,35 @@ func (o *outlet) set(p process, exit *os.File) error {
 }
 
 // start starts the program, from the helper's own namespace, which is the host's.
-func (o *outlet) start() (process, error) {
-	name, path, err := findOutlet()
+func (o *outlet) start() (Process, error) {
+	name, path, err := wire.FindOutlet()
 	if err != nil {
-		return process{}, err
+		return Process{}, err
 	}
 	// A file and no pipe: it must be able to write when we are gone.
-	log, err := os.OpenFile(o.net.file("outlet.log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	log, err := os.OpenFile(o.net.File("outlet.log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
-		return process{}, err
+		return Process{}, err
 	}
 	defer func() { _ = log.Close() }()
 	null, err := os.Open(os.DevNull)
 	if err != nil {
-		return process{}, err
+		return Process{}, err
 	}
 	defer func() { _ = null.Close() }()
-	child, err := os.StartProcess(path, append([]string{path}, outletArgs(name, o.net.setup.home())...), &os.ProcAttr{
+	child, err := os.StartProcess(path, append([]string{path}, outletArgs(name, o.net.Home())...), &os.ProcAttr{
 		Dir: "/", Files: []*os.File{null, log, log}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
-		return process{}, fmt.Errorf("start %s: %w", name, err)
+		return Process{}, fmt.Errorf("start %s: %w", name, err)
 	}
 	// Reaps it if it ends before us; otherwise ends with this process.
 	go func() { _, _ = child.Wait() }()
-	p, err := identify(child.Pid)
+	p, err := Identify(child.Pid)
 	if err != nil {
-		return process{}, fmt.Errorf("%s ended at once", name)
+		return Process{}, fmt.Errorf("%s ended at once", name)
 	}
-	return p, p.save(o.net.file("outlet"))
+	return p, p.Save(o.net.File("outlet"))
 }
 
 // ready waits for the default route that the program makes as its last act.
@@ -207,8 +197,8 @@ func (o *outlet) close() {
 }
 
 // stopOutlet ends the program and waits until it is gone; none is fine.
-func stopOutlet(s setup) {
-	if p, ok := loadProcess(s.file("outlet")); ok {
+func stopOutlet(s wire.Setup) {
+	if p, ok := LoadProcess(s.File("outlet")); ok {
 		if exit, err := p.watchExit(); err == nil {
 			_ = exit.SetReadDeadline(time.Now().Add(2 * time.Second))
 			_ = unix.Kill(p.PID, unix.SIGTERM)
@@ -218,6 +208,6 @@ func stopOutlet(s setup) {
 			_ = exit.Close()
 		}
 	}
-	_ = os.Remove(s.file("outlet"))
-	_ = os.Remove(s.file("outlet.log"))
+	_ = os.Remove(s.File("outlet"))
+	_ = os.Remove(s.File("outlet.log"))
 }

@@ -1,4 +1,4 @@
-package netd
+package helper
 
 import (
 	"errors"
@@ -11,6 +11,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/podman-swarm/podman-swarm/internal/netd/wire"
 )
 
 // build makes a pod's namespace and connects it. On error the caller removes what is there.
@@ -18,7 +20,7 @@ func (n *network) build(id string, ip netip.Addr) error {
 	var ns *os.File
 	var inner *netlink.Handle
 	err := onThread(func() error {
-		if err := newNS(n.path(id)); err != nil {
+		if err := newNS(n.Path(id)); err != nil {
 			return err
 		}
 		if err := tuneInside(); err != nil {
@@ -39,7 +41,7 @@ func (n *network) build(id string, ip netip.Addr) error {
 	}
 	defer func() { _ = ns.Close() }()
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU, attrs.HardwareAddr = linkName(id), n.MTU, hostMAC()
+	attrs.Name, attrs.MTU, attrs.HardwareAddr = LinkName(id), n.MTU, hostMAC()
 	veth := &netlink.Veth{
 		LinkAttrs: attrs, PeerName: "eth0", PeerHardwareAddr: podMAC(ip),
 		PeerNamespace: netlink.NsFd(ns.Fd()),
@@ -111,7 +113,7 @@ func (n *network) wireInside(nl *netlink.Handle, ip netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	index, gw := eth0.Attrs().Index, n.gateway()
+	index, gw := eth0.Attrs().Index, n.Gateway()
 	if err := nl.AddrAdd(eth0, &netlink.Addr{IPNet: host(ip)}); err != nil {
 		return err
 	}
@@ -151,7 +153,7 @@ func (n *network) wireOutside(link netlink.Link, id string, ip netip.Addr) error
 		return err
 	}
 	return n.nl.RouteAdd(&netlink.Route{
-		LinkIndex: index, Dst: host(ip), Scope: netlink.SCOPE_LINK, Src: n.gateway().AsSlice(),
+		LinkIndex: index, Dst: host(ip), Scope: netlink.SCOPE_LINK, Src: n.Gateway().AsSlice(),
 	})
 }
 
@@ -164,19 +166,19 @@ func neighbour(link int, ip netip.Addr, mac net.HardwareAddr) *netlink.Neigh {
 
 // erase removes a pod's link and pin, whatever of them is there.
 func (n *network) erase(id string) error {
-	return errors.Join(n.cut(linkName(id)), unpin(n.path(id)))
+	return errors.Join(n.cut(LinkName(id)), unpin(n.Path(id)))
 }
 
 // whole tells whether a pod that is known is still connected.
 func (n *network) whole(id string) bool {
-	_, err := n.nl.LinkByName(linkName(id))
-	return err == nil && isNS(n.path(id))
+	_, err := n.nl.LinkByName(LinkName(id))
+	return err == nil && isNS(n.Path(id))
 }
 
 // socket makes an unconnected, non-blocking socket in the pod network, or in a pod when id is not
 // empty. A socket belongs for ever to the namespace it was made in, whoever uses it.
 func (n *network) socket(id, network string) (int, error) {
-	family, kind, err := socketKind(network)
+	family, kind, err := wire.SocketKind(network)
 	if err != nil {
 		return -1, err
 	}
@@ -202,7 +204,7 @@ func (n *network) socket(id, network string) (int, error) {
 		return fd, err
 	}
 	err = onThread(func() error {
-		if err := enter(n.path(id)); err != nil {
+		if err := enter(n.Path(id)); err != nil {
 			return err
 		}
 		return open()

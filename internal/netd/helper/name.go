@@ -1,4 +1,4 @@
-package netd
+package helper
 
 import (
 	"crypto/sha256"
@@ -8,14 +8,14 @@ import (
 	"strings"
 )
 
-// linkName is the name of a pod's link on the host side: 15 bytes, the kernel's limit, of which 12
+// LinkName is the name of a pod's link on the host side: 15 bytes, the kernel's limit, of which 12
 // carry 60 bits of the id's hash. The link's alias holds the id, for people.
-func linkName(id string) string {
+func LinkName(id string) string {
 	sum := sha256.Sum256([]byte(id))
 	return linkPrefix + strings.ToLower(base32.StdEncoding.EncodeToString(sum[:])[:12])
 }
 
-// isLinkName tells a name that linkName may have made.
+// isLinkName tells a name that LinkName may have made.
 func isLinkName(name string) bool {
 	tail, ok := strings.CutPrefix(name, linkPrefix)
 	return ok && len(tail) == 12 && strings.Trim(tail, "abcdefghijklmnopqrstuvwxyz234567") == ""
