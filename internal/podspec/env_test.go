@@ -77,21 +77,34 @@ func TestEnvSources(t *testing.T) {
 		want []string // beside the services
 		err  string
 	}{
-		{name: "value over service, later over earlier", env: []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", Value: "$(A)-$(DB_SERVICE_HOST)"}, {Name: "A", Value: "2"}},
-			want: []string{"A=2", "B=1-10.43.0.9"}},
+		{
+			name: "value over service, later over earlier", env: []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", Value: "$(A)-$(DB_SERVICE_HOST)"}, {Name: "A", Value: "2"}},
+			want: []string{"A=2", "B=1-10.43.0.9"},
+		},
 		{name: "empty value", env: []corev1.EnvVar{{Name: "E"}}, want: []string{"A=service", "E="}},
 		{name: "fields", env: []corev1.EnvVar{
-			{Name: "1", ValueFrom: field("metadata.labels['app']")}, {Name: "2", ValueFrom: field("metadata.annotations['example.com/Note']")},
-			{Name: "3", ValueFrom: field("metadata.labels")}, {Name: "4", ValueFrom: field("status.podIPs")}, {Name: "5", ValueFrom: field("status.podIP")},
-			{Name: "6", ValueFrom: field("status.hostIP")}, {Name: "7", ValueFrom: field("spec.nodeName")}, {Name: "8", ValueFrom: field("spec.serviceAccountName")},
+			{Name: "1", ValueFrom: field("metadata.labels['app']")},
+			{Name: "2", ValueFrom: field("metadata.annotations['example.com/Note']")},
+			{Name: "3", ValueFrom: field("metadata.labels")},
+			{Name: "4", ValueFrom: field("status.podIPs")},
+			{Name: "5", ValueFrom: field("status.podIP")},
+			{Name: "6", ValueFrom: field("status.hostIP")},
+			{Name: "7", ValueFrom: field("spec.nodeName")},
+			{Name: "8", ValueFrom: field("spec.serviceAccountName")},
 			{Name: "9", ValueFrom: field("metadata.uid")},
 		}, want: []string{"1=web", "2=n", "3=app=\"web\"\ntier=\"a\\\"b\"", "4=10.244.0.7,fd00::7", "5=10.244.0.7", "6=192.0.2.1", "7=n1", "8=robot", "9=u", "A=service"}},
 		{name: "resources", env: []corev1.EnvVar{
-			{Name: "1", ValueFrom: res("limits.memory", "")}, {Name: "2", ValueFrom: res("limits.memory", "1Mi")}, {Name: "3", ValueFrom: res("limits.cpu", "")},
-			{Name: "4", ValueFrom: res("requests.cpu", "1m")}, {Name: "5", ValueFrom: res("requests.cpu", "")}, {Name: "6", ValueFrom: res("requests.memory", "")},
+			{Name: "1", ValueFrom: res("limits.memory", "")},
+			{Name: "2", ValueFrom: res("limits.memory", "1Mi")},
+			{Name: "3", ValueFrom: res("limits.cpu", "")},
+			{Name: "4", ValueFrom: res("requests.cpu", "1m")},
+			{Name: "5", ValueFrom: res("requests.cpu", "")},
+			{Name: "6", ValueFrom: res("requests.memory", "")},
 		}, want: []string{"1=104857600", "2=100", "3=4", "4=250", "5=1", "6=0", "A=service"}},
-		{name: "keys", env: []corev1.EnvVar{{Name: "1", ValueFrom: cm("cm", "a", false)}, {Name: "2", ValueFrom: sec("sec", "pw")}, {Name: "3", ValueFrom: cm("no", "a", true)}, {Name: "4", ValueFrom: cm("cm", "no", true)}},
-			want: []string{"1=1", "2=x=y z", "A=service"}},
+		{
+			name: "keys", env: []corev1.EnvVar{{Name: "1", ValueFrom: cm("cm", "a", false)}, {Name: "2", ValueFrom: sec("sec", "pw")}, {Name: "3", ValueFrom: cm("no", "a", true)}, {Name: "4", ValueFrom: cm("cm", "no", true)}},
+			want: []string{"1=1", "2=x=y z", "A=service"},
+		},
 		{name: "all of one, with a prefix", from: []corev1.EnvFromSource{
 			{Prefix: "P_", ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "cm"}}},
 			{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "sec"}}},
