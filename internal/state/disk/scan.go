@@ -86,8 +86,8 @@ func (l *Log) plausible(snapshot uint64) error {
 		return damage(l.root, name, "%s, but entry %d had been acknowledged", after, mark)
 	}
 	if first := l.first(); first > snapshot+1 {
-		return damage(l.root, l.path(segmentName(snapshot+1)),
-			"it is missing: the log begins at entry %d, the snapshots end at %d", first, snapshot)
+		return damage(l.root, l.dir, "entries %d to %d are missing: the log begins after them, the snapshots end before",
+			snapshot+1, first-1)
 	}
 	if last := l.last(); last != 0 && last < snapshot {
 		// A crash came between taking over another replica's snapshot and dropping the old log.
