@@ -62,12 +62,28 @@ func (c *Client) Remove(ctx context.Context, id string, force bool) error {
 	q := url.Values{"force": {strconv.FormatBool(force)}, "v": {"true"}}
 	if force {
 		q.Set("timeout", "0")
+		if ctr, err := c.Inspect(ctx, id); err == nil {
+			c.killStopping(ctx, ctr)
+		}
 	}
 	err := c.call(ctx, request{method: http.MethodDelete, path: "/containers/" + id, query: q, heavy: true}, nil)
 	if err != nil && !isNotFound(err) {
 		return fmt.Errorf("remove container %s: %w", id, err)
 	}
 	return nil
+}
+
+// killStopping ends a container whose stop was cut off, because the service died in the middle of it. Podman 4 would
+// remove such a container and leave its process running, known to nobody.
+func (c *Client) killStopping(ctx context.Context, ctr Container) {
+	if ctr.State != Stopping || c.Kill(ctx, ctr.ID, "SIGKILL") != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, exitWait)
+	defer cancel()
+	for err := error(nil); err == nil && ctr.State == Stopping; ctr, err = c.Inspect(ctx, ctr.ID) {
+		pause(ctx, exitPoll)
+	}
 }
 
 type inspected struct {
@@ -160,7 +176,11 @@ type listedContainer struct {
 
 // Containers lists all containers, in every state, with all these labels.
 func (c *Client) Containers(ctx context.Context, labels map[string]string) ([]Container, error) {
-	q := labelFilter(labels)
+	return c.listContainers(ctx, labelFilter(labels))
+}
+
+func (c *Client) listContainers(ctx context.Context, filters map[string][]string) ([]Container, error) {
+	q := filterQuery(filters)
 	q.Set("all", "true")
 	var list []listedContainer
 	if err := c.call(ctx, request{method: http.MethodGet, path: "/containers/json", query: q}, &list); err != nil {

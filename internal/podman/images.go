@@ -101,8 +101,8 @@ func (c *Client) Images(ctx context.Context) ([]Image, error) {
 
 // RemoveImage removes an image by ID; without force one that a container uses is ErrConflict. Absent: no error.
 func (c *Client) RemoveImage(ctx context.Context, id string, force bool) error {
-	q := url.Values{"force": {fmt.Sprint(force)}}
-	err := c.call(ctx, request{method: http.MethodDelete, path: "/images/" + id, query: q}, nil)
+	r := request{method: http.MethodDelete, path: "/images/" + id, query: url.Values{"force": {fmt.Sprint(force)}}}
+	err := c.call(ctx, r, nil)
 	if err != nil && !isNotFound(err) {
 		return fmt.Errorf("remove image %s: %w", id, err)
 	}

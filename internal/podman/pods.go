@@ -9,13 +9,8 @@ import (
 	"time"
 )
 
-// labelFilter is libpod's filters parameter for containers or pods with all these labels; an empty value
-// asks for the key alone.
-func labelFilter(labels map[string]string) url.Values {
-	q := url.Values{}
-	if len(labels) == 0 {
-		return q
-	}
+// labelFilter asks for all these labels; an empty value asks for the key alone.
+func labelFilter(labels map[string]string) map[string][]string {
 	list := make([]string, 0, len(labels))
 	for k, v := range labels {
 		if v != "" {
@@ -23,12 +18,16 @@ func labelFilter(labels map[string]string) url.Values {
 		}
 		list = append(list, k)
 	}
-	b, err := json.Marshal(map[string][]string{"label": list})
+	return map[string][]string{"label": list}
+}
+
+// filterQuery is libpod's filters parameter.
+func filterQuery(filters map[string][]string) url.Values {
+	b, err := json.Marshal(filters)
 	if err != nil {
 		panic(err) // a map of strings always encodes
 	}
-	q.Set("filters", string(b))
-	return q
+	return url.Values{"filters": {string(b)}}
 }
 
 // CreatePod makes a pod and returns its ID. A name that is taken: ErrConflict.
@@ -46,6 +45,11 @@ func (c *Client) CreatePod(ctx context.Context, spec PodSpec) (string, error) {
 
 // RemovePod removes a pod and kills what still runs in it, without grace. An absent pod is no error.
 func (c *Client) RemovePod(ctx context.Context, name string) error {
+	if list, err := c.listContainers(ctx, map[string][]string{"pod": {name}}); err == nil {
+		for _, ctr := range list {
+			c.killStopping(ctx, ctr)
+		}
+	}
 	q := url.Values{"force": {"true"}, "timeout": {"0"}}
 	err := c.call(ctx, request{method: http.MethodDelete, path: "/pods/" + name, query: q, heavy: true}, nil)
 	if err != nil && !isNotFound(err) {
@@ -69,7 +73,7 @@ type listedPod struct {
 // Pods lists the pods with all these labels.
 func (c *Client) Pods(ctx context.Context, labels map[string]string) ([]Pod, error) {
 	var list []listedPod
-	err := c.call(ctx, request{method: http.MethodGet, path: "/pods/json", query: labelFilter(labels)}, &list)
+	err := c.call(ctx, request{method: http.MethodGet, path: "/pods/json", query: filterQuery(labelFilter(labels))}, &list)
 	if err != nil {
 		return nil, fmt.Errorf("list pods: %w", err)
 	}

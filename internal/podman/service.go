@@ -170,16 +170,11 @@ func (s *Service) Running() (pid int, ok bool) {
 
 // Close asks a service that this process started to leave, and waits for it. Call it when no call is under way.
 func (s *Service) Close() error {
+	if _, ok := s.Running(); !ok {
+		return nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.done == nil {
-		return nil
-	}
-	select {
-	case <-s.done:
-		return nil
-	default:
-	}
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stop podman service: %w", err)
 	}

@@ -2,6 +2,7 @@ package podman_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -127,5 +128,12 @@ func TestContractService(t *testing.T) {
 	again := inspect(t, c, ctr.ID)
 	if again.State != podman.Running || again.Pid != ctr.Pid {
 		t.Errorf("container %+v, was %+v", again, ctr)
+	}
+	// Podman 4 would remove the container of the stop that was cut off, and leave its process.
+	if err := c.Remove(t.Context(), ignoring.ID, true); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d", ignoring.Pid)); err == nil {
+		t.Errorf("process %d of a removed container still runs", ignoring.Pid)
 	}
 }

@@ -216,18 +216,21 @@ func (c *Client) pump(ctx context.Context, conn *hijacked, s streams) error {
 // followSize passes terminal sizes on. A session is resizable only from some moment after its start: what is refused
 // is tried again a little later, unless a newer size comes first.
 func (c *Client) followSize(ctx context.Context, s streams) {
-	if s.resize == nil || !s.tty {
-		return
-	}
-	const tries = 20
-	for size := range sizes(ctx, s.resize) {
-		q := url.Values{"h": {strconv.Itoa(int(size.Height))}, "w": {strconv.Itoa(int(size.Width))}}
-		for range tries {
-			err := c.call(ctx, request{method: http.MethodPost, path: s.resizePath, query: q}, nil)
-			if err == nil || ctx.Err() != nil {
-				break
+	for s.tty && s.resize != nil {
+		select {
+		case size, ok := <-s.resize:
+			if !ok {
+				return
 			}
-			pause(ctx, exitPoll)
+			q := url.Values{"h": {strconv.Itoa(int(size.Height))}, "w": {strconv.Itoa(int(size.Width))}}
+			for tries := 20; tries > 0 && ctx.Err() == nil; tries-- {
+				if c.call(ctx, request{method: http.MethodPost, path: s.resizePath, query: q}, nil) == nil {
+					break
+				}
+				pause(ctx, exitPoll)
+			}
+		case <-ctx.Done():
+			return
 		}
 	}
 }
@@ -237,22 +240,6 @@ func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):
 	case <-ctx.Done():
-	}
-}
-
-// sizes yields from ch until it is closed or ctx ends.
-func sizes(ctx context.Context, ch <-chan Size) func(yield func(Size) bool) {
-	return func(yield func(Size) bool) {
-		for {
-			select {
-			case s, ok := <-ch:
-				if !ok || !yield(s) {
-					return
-				}
-			case <-ctx.Done():
-				return
-			}
-		}
 	}
 }
 
