@@ -81,74 +81,70 @@ func makeHost() error {
 
 // testConfig is a node on this host: the tests' own when they are root, the real one for an
 // ordinary user who has Podman. Everything is removed at the test's end.
-func testConfig(t testing.TB) Config {
-	t.Helper()
+func testConfig(tb testing.TB) Config {
+	tb.Helper()
 	rootless := os.Getuid() != 0
 	if !rootless && os.Getenv(inside) == "" && os.Getenv(onHost) == "" {
-		t.Skip("root here may not make namespaces")
+		tb.Skip("root here may not make namespaces")
 	}
 	if err := Missing(rootless); err != nil {
-		t.Skip("a program is missing: " + strings.ReplaceAll(err.Error(), "\n", "; "))
+		tb.Skip("a program is missing: " + strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
-	t.Cleanup(func() { // registered first, so it looks last
-		if _, bench := t.(*testing.B); bench {
+	tb.Cleanup(func() { // registered first, so it looks last
+		if _, bench := tb.(*testing.B); bench {
 			return
 		}
 		if err := goleak.Find(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	exe, err := os.Executable()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "netd")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := tb.TempDir()
 	cfg := Config{
 		Rootless: rootless, PodCIDR: netip.MustParsePrefix("10.244.7.0/24"), RunDir: filepath.Join(dir, "run"),
-		Helper: []string{exe, "netd-helper", dir}, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Helper: []string{exe, "netd-helper", dir}, Log: slog.New(slog.NewTextHandler(tb.Output(), nil)),
 	}
-	t.Cleanup(func() {
-		if err := Destroy(context.WithoutCancel(t.Context()), cfg); err != nil {
-			t.Errorf("Destroy: %v", err)
+	tb.Cleanup(func() {
+		if err := Destroy(context.WithoutCancel(tb.Context()), cfg); err != nil {
+			tb.Errorf("Destroy: %v", err)
 		}
 		left, _ := os.ReadDir(cfg.RunDir)
 		if len(left) > 0 {
-			t.Errorf("Destroy left %v", left)
+			tb.Errorf("Destroy left %v", left)
 		}
-		_ = os.RemoveAll(dir)
 	})
 	return cfg
 }
 
-func start(t testing.TB, cfg Config) *Net {
-	t.Helper()
-	n, err := Start(t.Context(), cfg)
+func start(tb testing.TB, cfg Config) *Net {
+	tb.Helper()
+	n, err := Start(tb.Context(), cfg)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(n.Close)
+	tb.Cleanup(n.Close)
 	return n
 }
 
-func add(t testing.TB, n *Net, id string) Attachment {
-	t.Helper()
-	a, err := n.Add(t.Context(), id)
+func add(tb testing.TB, n *Net, id string) Attachment {
+	tb.Helper()
+	a, err := n.Add(tb.Context(), id)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return a
 }
 
 // helperPIDs finds the helpers of a configuration.
-func helperPIDs(t testing.TB, cfg Config) []int {
-	t.Helper()
+func helperPIDs(tb testing.TB, cfg Config) []int {
+	tb.Helper()
 	var pids []int
 	names, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for _, name := range names {
 		b, _ := os.ReadFile(name)
@@ -163,14 +159,17 @@ func helperPIDs(t testing.TB, cfg Config) []int {
 }
 
 // inNet runs a program in the pod network's namespace and returns what it prints.
-func inNet(t testing.TB, cfg Config, args ...string) string {
-	t.Helper()
+func inNet(tb testing.TB, cfg Config, args ...string) string {
+	tb.Helper()
 	if cfg.Rootless {
 		args = append([]string{"podman", "unshare", "nsenter", "--net=" + cfg.setup().Home()}, args...)
 	}
-	out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput()
+	var words strings.Builder
+	cmd := exec.CommandContext(tb.Context(), args[0], args[1:]...)
+	cmd.Stderr = &words
+	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("%v: %v: %s", args, err, out)
+		tb.Fatalf("%v: %v: %s", args, err, words.String())
 	}
 	return string(out)
 }

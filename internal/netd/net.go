@@ -90,7 +90,7 @@ func dial(ctx context.Context, cfg Config) (*Net, error) {
 		return nil, err
 	}
 	n := &Net{cfg: cfg, frames: f, dead: make(chan struct{}), waiting: make(map[uint64]chan<- answer)}
-	go n.read()
+	go n.read(context.WithoutCancel(ctx)) // it ends with the connection
 	return n, nil
 }
 
@@ -222,7 +222,7 @@ func (n *Net) lost() error {
 }
 
 // read hands answers to those who wait for them, until the helper is gone.
-func (n *Net) read() {
+func (n *Net) read(ctx context.Context) {
 	defer close(n.dead)
 	for {
 		b, fd, err := n.frames.Receive()
@@ -241,7 +241,7 @@ func (n *Net) read() {
 			return
 		}
 		if r.Log != nil {
-			n.log(r.Log)
+			n.log(ctx, r.Log)
 		}
 		n.deliver(answer{r, fd})
 	}
@@ -259,10 +259,10 @@ func (n *Net) deliver(a answer) {
 	ready <- a // has room for one, and gets one
 }
 
-func (n *Net) log(l *wire.LogLine) {
-	attrs := []slog.Attr{}
+func (n *Net) log(ctx context.Context, l *wire.LogLine) {
+	attrs := []slog.Attr{slog.String("says", l.Text)}
 	if l.Err != "" {
 		attrs = append(attrs, slog.String("err", l.Err))
 	}
-	n.cfg.Log.LogAttrs(context.Background(), l.Level, l.Text, attrs...)
+	n.cfg.Log.LogAttrs(ctx, l.Level, "network helper", attrs...)
 }

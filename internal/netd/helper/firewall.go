@@ -14,9 +14,11 @@ import (
 // Docker and ufw set the policy of iptables' FORWARD chain to drop: there, two rules of ours come
 // first. firewalld ends its own table with a reject: that one must be told by its administrator.
 
-var forwardRules = [][]string{
-	{"-i", linkPrefix + "+", "-m", "comment", "--comment", table, "-j", "ACCEPT"},
-	{"-o", linkPrefix + "+", "-m", "comment", "--comment", table, "-j", "ACCEPT"},
+func forwardRules() [][]string {
+	return [][]string{
+		{"-i", linkPrefix + "+", "-m", "comment", "--comment", table, "-j", "ACCEPT"},
+		{"-o", linkPrefix + "+", "-m", "comment", "--comment", table, "-j", "ACCEPT"},
+	}
 }
 
 // openFirewall makes iptables' FORWARD chain let pod traffic pass, if it would not. It returns
@@ -26,7 +28,7 @@ func openFirewall(ctx context.Context, s wire.Setup) (warning string, err error)
 		return "", nil // the namespace is ours alone
 	}
 	if strings.Contains(output(ctx, "iptables", "-w", "-S", "FORWARD"), "-P FORWARD DROP") {
-		for _, rule := range forwardRules {
+		for _, rule := range forwardRules() {
 			if run(ctx, "", "iptables", append([]string{"-w", "-C", "FORWARD"}, rule...)...) == nil {
 				continue
 			}
@@ -47,7 +49,7 @@ func closeFirewall(ctx context.Context, s wire.Setup) {
 	if s.Rootless {
 		return
 	}
-	for _, rule := range forwardRules {
+	for _, rule := range forwardRules() {
 		for run(ctx, "", "iptables", append([]string{"-w", "-D", "FORWARD"}, rule...)...) == nil && ctx.Err() == nil {
 			continue
 		}

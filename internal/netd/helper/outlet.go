@@ -43,12 +43,16 @@ type outlet struct {
 
 func outletArgs(name, ns string) []string {
 	if name == "slirp4netns" {
-		return []string{"-c", "-m", "65520", "--cidr=" + outletCIDR, "--disable-host-loopback", "--enable-sandbox",
-			"--enable-seccomp", "--netns-type=path", ns, outletDevice}
+		return []string{
+			"-c", "-m", "65520", "--cidr=" + outletCIDR, "--disable-host-loopback", "--enable-sandbox",
+			"--enable-seccomp", "--netns-type=path", ns, outletDevice,
+		}
 	}
-	return []string{"--foreground", "--quiet", "--config-net", "-4", "-I", outletDevice, "-a", outletAddr, "-n", "24",
+	return []string{
+		"--foreground", "--quiet", "--config-net", "-4", "-I", outletDevice, "-a", outletAddr, "-n", "24",
 		"-g", OutletRouter, "--no-map-gw", "-t", "none", "-u", "none", "-T", "none", "-U", "none", "-D", "none",
-		"--netns-only", "--runas", "0", "--netns", ns}
+		"--netns-only", "--runas", "0", "--netns", ns,
+	}
 }
 
 // openOutlet adopts the running program or starts one, waits until it works, and keeps it running.

@@ -20,6 +20,7 @@ type Process struct {
 	Boot  string `json:"boot"`  // boot id: start times begin anew with each
 }
 
+// Identify names a running process; it fails for one that ended.
 func Identify(pid int) (Process, error) {
 	start, err := startTime(pid)
 	return Process{pid, start, bootID()}, err
@@ -56,6 +57,7 @@ func bootID() string {
 	return string(bytes.TrimSpace(b))
 }
 
+// Save notes the process at path for LoadProcess.
 func (p Process) Save(path string) error {
 	b, err := json.Marshal(p)
 	if err != nil {

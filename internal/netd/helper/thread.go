@@ -107,7 +107,7 @@ func isNS(path string) bool {
 	}
 	defer func() { _ = f.Close() }()
 	var s unix.Statfs_t
-	if unix.Fstatfs(int(f.Fd()), &s) != nil || int64(s.Type) != unix.NSFS_MAGIC {
+	if unix.Fstatfs(int(f.Fd()), &s) != nil || s.Type != unix.NSFS_MAGIC {
 		return false
 	}
 	kind, err := unix.IoctlRetInt(int(f.Fd()), nsGetType)

@@ -52,10 +52,16 @@ func (s Setup) Validate() error {
 // Gateway is the first address of the range.
 func (s Setup) Gateway() netip.Addr { return s.PodCIDR.Addr().Next() }
 
-// Places below RunDir. A namespace is pinned by a bind mount over a file of Dir().
-func (s Setup) Dir() string             { return filepath.Join(s.RunDir, "netns") }
-func (s Setup) Path(id string) string   { return filepath.Join(s.Dir(), id) }
-func (s Setup) Home() string            { return filepath.Join(s.Dir(), HomeName) }
+// Dir holds the pins: each namespace is pinned by a bind mount over a file of its own there.
+func (s Setup) Dir() string { return filepath.Join(s.RunDir, "netns") }
+
+// Path is the pin of a pod's namespace.
+func (s Setup) Path(id string) string { return filepath.Join(s.Dir(), id) }
+
+// Home is the pin of the pod network's own namespace when rootless.
+func (s Setup) Home() string { return filepath.Join(s.Dir(), HomeName) }
+
+// File is another file of the helper.
 func (s Setup) File(name string) string { return filepath.Join(s.RunDir, "netd."+name) }
 
 // LogFile is where the helper's own words go.

@@ -25,8 +25,10 @@ func Missing(rootless bool) error {
 	if rootless {
 		need = append(need,
 			tool{"podman", "its user namespace holds the pod network", "podman"},
-			tool{"newuidmap", "Podman needs it to give an ordinary user a range of user ids",
-				"uidmap (Debian, Ubuntu) or shadow-utils (Fedora)"})
+			tool{
+				"newuidmap", "Podman needs it to give an ordinary user a range of user ids",
+				"uidmap (Debian, Ubuntu) or shadow-utils (Fedora)",
+			})
 	}
 	var errs []error
 	for _, t := range need {
