@@ -275,7 +275,7 @@ func (w *worker) clean(ctx context.Context) error {
 	containers := w.a.store.of(w.uid)
 	group, grouped := w.a.groups.get(w.uid)
 	if grouped {
-		if err := w.a.cfg.Runtime.RemovePod(ctx, group); err != nil {
+		if err := w.a.cfg.Runtime.RemovePod(ctx, group.id); err != nil {
 			return err
 		}
 		w.a.groups.remove(w.uid)

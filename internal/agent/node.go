@@ -244,11 +244,12 @@ func (n *node) publish(ctx context.Context) error {
 			if got, err = nodes.Get(ctx, want.Name, metav1.GetOptions{}); err != nil {
 				return fmt.Errorf("read node: %w", err)
 			}
+			if n.a.booted {
+				n.event(corev1.EventTypeWarning, "Rebooted",
+					fmt.Sprintf("Node %s has been rebooted, boot id: %s", want.Name, n.a.boot))
+			}
 		default:
 			return fmt.Errorf("create node: %w", err)
-		}
-		if n.a.booted {
-			n.event(corev1.EventTypeWarning, "Rebooted", fmt.Sprintf("Node %s has been rebooted, boot id: %s", want.Name, n.a.boot))
 		}
 		n.told = got
 		if err := n.relabel(ctx, want); err != nil {

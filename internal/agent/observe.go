@@ -29,30 +29,31 @@ const (
 	keepLogs = 4
 )
 
-// groups remembers which pods have a pod in Podman, and its ID there.
+// group is a pod in Podman.
+type group struct {
+	id   string
+	boot string // in which it was made
+}
+
+// groups remembers which pods have a pod in Podman.
 type groups struct {
 	mu sync.Mutex
-	m  map[types.UID]string
+	m  map[types.UID]group
 }
 
-func newGroups() *groups { return &groups{m: map[types.UID]string{}} }
+func newGroups() *groups { return &groups{m: map[types.UID]group{}} }
 
-func (g *groups) get(uid types.UID) (string, bool) {
+func (g *groups) get(uid types.UID) (group, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	id, ok := g.m[uid]
-	return id, ok
+	x, ok := g.m[uid]
+	return x, ok
 }
 
-func (g *groups) has(uid types.UID) bool {
-	_, ok := g.get(uid)
-	return ok
-}
-
-func (g *groups) add(uid types.UID, id string) {
+func (g *groups) add(uid types.UID, x group) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.m[uid] = id
+	g.m[uid] = x
 }
 
 func (g *groups) remove(uid types.UID) {
@@ -104,7 +105,7 @@ func (a *Agent) inventory(ctx context.Context) error {
 	}
 	for i := range pods {
 		if id, ok := podspec.Identify(pods[i].Labels); ok {
-			a.groups.add(types.UID(id.UID), pods[i].ID)
+			a.groups.add(types.UID(id.UID), group{pods[i].ID, id.BootID})
 		}
 	}
 	return a.relist(ctx)
@@ -135,6 +136,9 @@ func (a *Agent) observe(ctx context.Context) error {
 	g.Go(func() error {
 		return a.exits(ctx, func(x podman.Exit) {
 			if uid := a.store.exited(x); uid != "" {
+				if e, ok := a.store.get(x.ID); ok {
+					a.probes.Remove(uid, e.Name)
+				}
 				a.poke(uid)
 			}
 		})

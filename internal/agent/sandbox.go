@@ -77,8 +77,19 @@ func (w *worker) attach(ctx context.Context, pod *corev1.Pod) error {
 
 // group makes Podman's pod, or finds the one a killed agent made.
 func (w *worker) group(ctx context.Context, pod *corev1.Pod) error {
-	if w.a.groups.has(w.uid) {
-		return nil
+	if x, ok := w.a.groups.get(w.uid); ok {
+		if x.boot == w.a.boot || !podspec.SharesPID(pod) {
+			return nil
+		}
+		// A pod with an infra container does not survive a boot: Podman forgets its control group.
+		// How its containers ended is told before their records go.
+		if err := errors.Join(w.tell(ctx, pod, false), w.a.cfg.Runtime.RemovePod(ctx, x.id)); err != nil {
+			return err
+		}
+		for _, c := range w.a.store.of(w.uid) {
+			w.a.store.remove(c.ID)
+		}
+		w.a.groups.remove(w.uid)
 	}
 	id, err := w.a.cfg.Runtime.CreatePod(ctx, podspec.Pod(pod, w.a.host()))
 	if errors.Is(err, podman.ErrConflict) {
@@ -96,7 +107,7 @@ func (w *worker) group(ctx context.Context, pod *corev1.Pod) error {
 	case id == "":
 		return sandboxError{fmt.Errorf("the name %s is taken by a pod of somebody else", podspec.PodName(pod))}
 	}
-	w.a.groups.add(w.uid, id)
+	w.a.groups.add(w.uid, group{id, w.a.boot})
 	return nil
 }
 

@@ -2,13 +2,16 @@ package agent
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 )
@@ -96,6 +99,10 @@ func read[T any](o *objects, key objectKey, get func() (T, error), immutable fun
 		return v, nil
 	}
 	v, err := get()
+	if apierrors.IsNotFound(err) {
+		// In the words of a kubelet, which names the kind in the singular.
+		err = apierrors.NewNotFound(schema.GroupResource{Resource: strings.ToLower(key.kind)}, key.name)
+	}
 	x.value, x.err, x.at = v, err, o.now()
 	if err != nil {
 		var none T

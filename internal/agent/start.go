@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -27,6 +28,10 @@ const (
 	reasonRunError    = "RunContainerError"
 	reasonPostStart   = "PostStartHookError"
 )
+
+// firstProbe is how long a container is left alone after its start: a probe within its first
+// milliseconds only costs an event, and a period until the next.
+const firstProbe = 300 * time.Millisecond
 
 // startError is a failed start with its waiting reason.
 type startError struct {
@@ -75,8 +80,21 @@ func (w *worker) startFailed(s plan.Start, reason string, err error) error {
 	if errors.Is(err, podman.ErrUnavailable) {
 		return err
 	}
+	err = words(err)
 	w.event(s.Spec.Name, corev1.EventTypeWarning, "Failed", "Error: "+err.Error())
 	return &startError{reason, err}
+}
+
+// words takes the container's ID off an error of Podman: it differs with every attempt, and would
+// make of each event a new one.
+func words(err error) error {
+	msg := err.Error()
+	for _, verb := range []string{"create container ", "start container "} {
+		if inner := errors.Unwrap(err); inner != nil && strings.HasPrefix(msg, verb) {
+			return inner
+		}
+	}
+	return err
 }
 
 // image ensures the container's image. While it is pulled the pod leaves its slot to others.
@@ -139,7 +157,7 @@ func (w *worker) compile(ctx context.Context, pod *corev1.Pod, s plan.Start, img
 	group, _ := w.a.groups.get(w.uid)
 	in := podspec.Input{
 		Pod: pod, Container: s.Spec, Init: s.Init, Attempt: s.Attempt, Image: img, Env: env,
-		PodID: group, NetNS: w.at.NetNS, Hostname: hostname, IPC: ipc,
+		PodID: group.id, NetNS: w.at.NetNS, Hostname: hostname, IPC: ipc,
 		ResolvConf: filepath.Join(w.dir(), "resolv.conf"), Hosts: filepath.Join(w.dir(), "etc-hosts"),
 		LogPath: w.logPath(pod, s.Spec.Name, s.Attempt), Host: w.a.host(),
 		TerminationLog: w.terminationLog(s.Spec.Name, s.Attempt),
@@ -315,7 +333,7 @@ func (w *worker) launch(ctx context.Context, pod *corev1.Pod, s plan.Start, id s
 
 // cannotRun records a container that Podman could not start as one that ended at once.
 func (w *worker) cannotRun(id string, err error) {
-	msg := err.Error()
+	msg := words(err).Error()
 	code := int32(128)
 	switch {
 	case strings.Contains(msg, "not found"), strings.Contains(msg, "no such file"), strings.Contains(msg, "No such file"):
@@ -341,6 +359,7 @@ func (w *worker) watch(pod *corev1.Pod, id string) {
 		return
 	}
 	t := w.target(pod, spec, e.Container)
+	t.StartedAt = t.StartedAt.Add(firstProbe)
 	for _, st := range w.base(pod).ContainerStatuses {
 		if st.ContainerID == plan.ContainerID(id) {
 			t.Started, t.Ready = st.Started != nil && *st.Started, st.Ready

@@ -256,11 +256,11 @@ func (s *store) convert(c *podman.Container, id podspec.Ident) *entry {
 	default:
 		e.State = plan.Unknown
 	}
-	// After a power failure Podman shows "exited (0)" for what ran then; only an end that was
-	// recorded before counts.
+	// After a power failure Podman shows what ran then as "exited (0)" or as "created", in either
+	// case with a start and no end; only an end that was recorded before counts.
 	recorded := !c.Finished.IsZero() && !c.Finished.Before(c.Started)
-	if id.BootID != s.boot && e.State == plan.Exited && !recorded {
-		e.cutOff = true
+	if id.BootID != s.boot && e.State == plan.Exited && !recorded || e.State == plan.Created && !c.Started.IsZero() {
+		e.cutOff, e.State = true, plan.Exited
 		e.ExitCode, e.Finished = plan.ExitCodeCutOff, time.Time{}
 	}
 	return e
