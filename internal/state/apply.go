@@ -97,10 +97,16 @@ func (s *Store) propose(ctx context.Context, in *instance, w Write) (Result, err
 	}
 	s.inflight.Add(1)
 	defer s.landed(in)
-	out, err := wait(ctx, in.r.Apply(s.encode(w), leaderWait))
+	entry := s.encode(w)
+	var f raft.ApplyFuture
+	err := in.await(ctx, func() raft.Future {
+		f = in.r.Apply(entry, leaderWait)
+		return f
+	})
 	if err != nil {
 		return Result{}, s.translate(err)
 	}
+	out := f.Response().(*machine.Outcome) // by its contract
 	return out.Result, out.Err
 }
 
@@ -113,25 +119,6 @@ func (s *Store) encode(w Write) []byte {
 		c.Expires = time.Now().Unix() + w.TTL
 	}
 	return c.Encode()
-}
-
-// wait is ApplyFuture.Error that heeds a context.
-func wait(ctx context.Context, f raft.ApplyFuture) (*machine.Outcome, error) {
-	if ctx.Done() != nil {
-		done := make(chan error, 1)
-		go func() { done <- f.Error() }() // ends with the future, at the latest at Raft's shutdown
-		select {
-		case err := <-done:
-			if err != nil {
-				return nil, err
-			}
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	} else if err := f.Error(); err != nil {
-		return nil, err
-	}
-	return f.Response().(*machine.Outcome), nil // by its contract
 }
 
 // translate turns Raft's errors into this package's.

@@ -10,9 +10,11 @@ import (
 type coalescer struct {
 	do func() (uint64, error) // one round; its result holds for everybody who came before it began
 
-	mu   sync.Mutex
-	next *round
-	busy bool
+	mu     sync.Mutex
+	next   *round
+	busy   bool
+	closed bool
+	wg     sync.WaitGroup
 }
 
 type round struct {
@@ -24,14 +26,17 @@ type round struct {
 // wait joins the next round.
 func (c *coalescer) wait(ctx context.Context) (uint64, error) {
 	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return 0, ErrClosed
+	}
 	if c.next == nil {
 		c.next = &round{done: make(chan struct{})}
 	}
 	r := c.next
 	if !c.busy {
 		c.busy = true
-		// The goroutine ends with the last round that somebody waits for; rounds are bounded.
-		go c.run()
+		c.wg.Go(c.run)
 	}
 	c.mu.Unlock()
 	select {
@@ -40,6 +45,14 @@ func (c *coalescer) wait(ctx context.Context) (uint64, error) {
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
+}
+
+// close refuses new callers and waits for the rounds that run.
+func (c *coalescer) close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.wg.Wait()
 }
 
 func (c *coalescer) run() {
@@ -64,8 +77,13 @@ const barrierTimeout = leaderWait
 // Barrier waits until this replica's memory holds every write that was acknowledged anywhere
 // before the call: a read after it is linearizable. ErrNoLeader when nobody can vouch for that.
 func (s *Store) Barrier(ctx context.Context) error {
-	if in := s.instance(); in.alone() && in.leads() {
-		return in.caughtUp(ctx) // no other replica can have acknowledged anything
+	if s.ctx.Err() != nil {
+		return ErrClosed
+	}
+	if in := s.instance(); in.alone() {
+		// No other replica can have acknowledged anything, and Open applied all there was: true
+		// also while this one does not lead, because the disk is full.
+		return in.caughtUp(ctx)
 	}
 	rev, err := s.barrier.wait(ctx)
 	if err != nil {
@@ -96,7 +114,10 @@ func (s *Store) vouch(ctx context.Context, in *instance) (uint64, error) {
 	// The commit index must be taken before the question who leads: caughtUp takes a later one,
 	// which is as good, since it only asks for more.
 	if !in.alone() {
-		if err := in.r.VerifyLeader().Error(); err != nil {
+		if err := in.await(ctx, in.r.VerifyLeader); err != nil {
+			if ctx.Err() != nil {
+				return 0, ctx.Err()
+			}
 			return 0, errRetry
 		}
 	}

@@ -25,8 +25,6 @@ type instance struct {
 	// then on its commit index is the truth.
 	ready   atomic.Uint64
 	settled atomic.Uint64 // no command lies between fsm.applied and this index
-	voters  atomic.Pointer[raft.Configuration]
-
 	once    sync.Once
 	ended   error
 	stopped chan struct{}
@@ -34,6 +32,9 @@ type instance struct {
 
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change of leadership
+	busy    int           // futures of Raft that are not answered yet
+	closing bool
+	idle    chan struct{} // closed when closing and nothing is busy
 }
 
 const (
@@ -66,7 +67,7 @@ func (s *Store) raftConfig(id raft.ServerID) *raft.Config {
 func (s *Store) run(st stores, trans raft.Transport) (*instance, error) {
 	in := &instance{
 		fsm: s.fsm, self: st.id, stores: st,
-		stopped: make(chan struct{}), changed: make(chan struct{}),
+		stopped: make(chan struct{}), changed: make(chan struct{}), idle: make(chan struct{}),
 	}
 	conf := s.raftConfig(st.id)
 	notify := make(chan bool, 8) // unread, it would block Raft's main loop
@@ -76,12 +77,6 @@ func (s *Store) run(st stores, trans raft.Transport) (*instance, error) {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
 	in.r = r
-	future := r.GetConfiguration()
-	if err := future.Error(); err != nil {
-		return nil, errors.Join(err, r.Shutdown().Error())
-	}
-	servers := future.Configuration()
-	in.voters.Store(&servers)
 	seen := make(chan raft.Observation, 16)
 	observer := raft.NewObserver(seen, false, func(o *raft.Observation) bool {
 		_, ok := o.Data.(raft.LeaderObservation)
@@ -125,7 +120,8 @@ func (in *instance) follow(notify <-chan bool, seen <-chan raft.Observation) {
 // settle commits an entry in the new leader's term.
 func (in *instance) settle() {
 	term := in.r.CurrentTerm()
-	if err := in.r.Barrier(0).Error(); err != nil {
+	err := in.await(context.Background(), func() raft.Future { return in.r.Barrier(0) }) //nolint:forbidigo // ends with the instance
+	if err != nil {
 		return // leadership went; whoever has it next settles
 	}
 	in.ready.Store(term)
@@ -151,13 +147,74 @@ func (in *instance) leads() bool {
 	return in.r.State() == raft.Leader && in.ready.Load() == in.r.CurrentTerm()
 }
 
-// alone reports whether this replica is the only voter.
-func (in *instance) alone() bool {
-	return onlyVoter(*in.voters.Load(), in.self)
+// members is the newest configuration in the log, which counts from when it is written, not only
+// from when it is committed.
+func (in *instance) members() raft.Configuration {
+	f := in.r.GetConfiguration()
+	if f.Error() != nil { // never: it is answered from memory
+		return raft.Configuration{}
+	}
+	return f.Configuration()
 }
 
+// alone reports whether this replica is the only voter.
+func (in *instance) alone() bool { return onlyVoter(in.members(), in.self) }
+
 // followed reports whether other replicas exist.
-func (in *instance) followed() bool { return len(in.voters.Load().Servers) > 1 }
+func (in *instance) followed() bool { return len(in.members().Servers) > 1 }
+
+// await waits for a future of Raft. Raft leaves futures unanswered when it is shut down, so those
+// are counted, stop lets them come to an end first, and nobody waits longer than the instance
+// lives.
+func (in *instance) await(ctx context.Context, start func() raft.Future) error {
+	in.mu.Lock()
+	if in.closing {
+		in.mu.Unlock()
+		return raft.ErrRaftShutdown
+	}
+	in.busy++
+	in.mu.Unlock()
+	done := make(chan error, 1)
+	go func() {
+		err := start().Error()
+		in.mu.Lock()
+		in.busy--
+		if in.closing && in.busy == 0 {
+			close(in.idle)
+		}
+		in.mu.Unlock()
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-in.stopped:
+		return raft.ErrRaftShutdown
+	}
+}
+
+// stopTimeout bounds how long stop waits for answers of Raft.
+const stopTimeout = 2 * time.Second
+
+// drain lets no more futures begin and waits for those that did. Raft answers while it runs: a
+// leader without a majority steps down after its lease.
+func (in *instance) drain() {
+	in.mu.Lock()
+	in.closing = true
+	busy := in.busy
+	in.mu.Unlock()
+	if busy == 0 {
+		return
+	}
+	timer := time.NewTimer(stopTimeout)
+	defer timer.Stop()
+	select {
+	case <-in.idle:
+	case <-timer.C: // the disk hangs
+	}
+}
 
 // waitLeader waits until this replica leads.
 func (in *instance) waitLeader(ctx context.Context) error {
@@ -195,6 +252,7 @@ func (in *instance) caughtUp(ctx context.Context) error {
 // stop ends Raft and closes the stores.
 func (in *instance) stop() error {
 	in.once.Do(func() {
+		in.drain()
 		if in.stores.disk != nil {
 			in.stores.disk.Release()
 		}

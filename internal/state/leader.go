@@ -44,18 +44,32 @@ func (s *Store) expire(in *instance) time.Duration {
 			}
 			return max(time.Unix(next, 0).Sub(now), 10*time.Millisecond)
 		}
-		futures := make([]raft.ApplyFuture, len(due))
-		for i, e := range due {
-			futures[i] = in.r.Apply(s.encode(Write{Key: e.Key, Delete: true, Expect: e.ModRevision}), leaderWait)
-		}
-		for _, f := range futures {
-			if err := f.Error(); err != nil {
-				s.log.Debug("expiry waits", "err", err)
-				return time.Second
+		err := in.await(s.ctx, func() raft.Future {
+			futures := make(all, len(due))
+			for i, e := range due {
+				futures[i] = in.r.Apply(s.encode(Write{Key: e.Key, Delete: true, Expect: e.ModRevision}), leaderWait)
 			}
+			return futures
+		})
+		if err != nil {
+			s.log.Debug("expiry waits", "err", err)
+			return time.Second
 		}
 	}
 	return math.MaxInt64
+}
+
+// all is the first error of several futures, once all are answered.
+type all []raft.Future
+
+func (a all) Error() error {
+	var first error
+	for _, f := range a {
+		if err := f.Error(); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
 }
 
 // nudger proposes the empty entries that landed asks for.
@@ -67,7 +81,8 @@ func (s *Store) nudger() {
 		case <-s.nudge:
 		}
 		if in := s.instance(); in.leads() {
-			_ = in.r.Barrier(heartbeat).Error() // a hint: without it followers learn 50 ms later
+			// A hint: without it followers learn 50 ms later.
+			_ = in.await(s.ctx, func() raft.Future { return in.r.Barrier(heartbeat) })
 		}
 	}
 }

@@ -93,7 +93,7 @@ type Store struct {
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	cfg = cfg.withDefaults()
 	s := &Store{cfg: cfg, log: cfg.Log, nudge: make(chan struct{}, 1)}
-	s.fsm = machine.New(machine.Config{Log: cfg.Log, Retain: cfg.Retain, Now: time.Now, Members: s.reconfigured})
+	s.fsm = machine.New(machine.Config{Log: cfg.Log, Retain: cfg.Retain, Now: time.Now})
 	s.space.dir, s.space.min = cfg.Dir, cfg.MinFree
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.barrier.do = s.barrierRound
@@ -178,13 +178,6 @@ func (s *Store) restart(old *instance) {
 
 func (s *Store) instance() *instance { return s.raft.Load() }
 
-// reconfigured is told every committed configuration of the cluster.
-func (s *Store) reconfigured(c raft.Configuration) {
-	if in := s.instance(); in != nil {
-		in.voters.Store(&c)
-	}
-}
-
 // Close stops the replica. Waiting calls return ErrClosed. The directory can be opened again when
 // Close has returned.
 func (s *Store) Close() error {
@@ -192,9 +185,10 @@ func (s *Store) Close() error {
 		s.fsm.Close()
 		if in := s.instance(); in.followed() && in.r.State() == raft.Leader {
 			// Handing over takes milliseconds, an election a second.
-			_ = in.r.LeadershipTransfer().Error()
+			_ = in.await(s.ctx, in.r.LeadershipTransfer)
 		}
 		s.cancel()
+		s.barrier.close()
 		s.wg.Wait()
 		s.closed = errors.Join(s.instance().stop(), s.trans.close())
 	})

@@ -1,10 +1,13 @@
 package state
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -200,4 +203,98 @@ func TestClosed(t *testing.T) {
 	}
 	w.Close()
 	w.Close()
+}
+
+// Close under load: every call comes back, and what was acknowledged is there.
+func TestCloseUnderWriters(t *testing.T) {
+	cfg := Config{Dir: t.TempDir()}
+	for range 10 {
+		s := open(t, cfg)
+		var wg sync.WaitGroup
+		var acked sync.Map
+		started := make(chan struct{}, 16)
+		for w := range 16 {
+			wg.Go(func() {
+				for i := 0; ; i++ {
+					key := fmt.Sprintf("/%d/%d", w, i%10)
+					res, err := s.Apply(context.WithoutCancel(t.Context()), Write{Key: key, Expect: Any})
+					if err != nil {
+						if !errors.Is(err, ErrClosed) && !errors.Is(err, ErrNoLeader) {
+							t.Error(err)
+						}
+						return
+					}
+					acked.Store(key, res.Revision)
+					if i == 0 {
+						started <- struct{}{}
+					}
+				}
+			})
+		}
+		for range 16 {
+			<-started
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+		s = open(t, cfg)
+		acked.Range(func(key, rev any) bool {
+			if e, ok := s.View().Get(key.(string)); !ok || e.ModRevision < rev.(uint64) {
+				t.Errorf("%s is %+v, acknowledged at %d", key, e, rev)
+			}
+			return true
+		})
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// After an error that only reading the log again can clear up, Raft is started again under a state
+// machine that goes on serving.
+func TestLogFailureHeals(t *testing.T) {
+	s := open(t, Config{Dir: t.TempDir()})
+	w, err := s.Watch(s.Revision())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	rev := s.Revision()
+	for i := range 5 {
+		before := s.instance()
+		before.stores.disk.Log.Fail(errors.New("injected"))
+		if err := s.Barrier(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		// The first try may meet the failure and say that its outcome is unknown.
+		for {
+			res, err := s.Apply(t.Context(), Write{Key: "/a", Value: []byte{byte(i)}, Expect: Any})
+			if err == nil {
+				if res.Revision <= rev {
+					t.Fatalf("revision %d after %d", res.Revision, rev)
+				}
+				rev = res.Revision
+				break
+			}
+			pause(t.Context(), 10*time.Millisecond)
+		}
+		if s.instance() == before {
+			t.Fatal("Raft was not started again")
+		}
+	}
+	seen := uint64(1)
+	for seen < rev {
+		evs, upTo, err := w.Next(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, ev := range evs {
+			if ev.Revision != seen+1 {
+				t.Fatalf("event %d after %d", ev.Revision, seen)
+			}
+			seen = ev.Revision
+		}
+		seen = max(seen, upTo)
+	}
 }

@@ -230,6 +230,13 @@ func (l *Log) fail(err error) {
 	}
 }
 
+// Fail marks the log as failed, as a sync that failed does: for injecting faults.
+func (l *Log) Fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fail(err)
+}
+
 // Broken returns a channel that closes when the log must be reopened; Failed says why.
 func (l *Log) Broken() <-chan struct{} { return l.broken }
 

@@ -63,8 +63,6 @@ type Config struct {
 	Retain Retention
 	// Now is the wall clock, for stamps and for the age of history.
 	Now func() time.Time
-	// Members is told every committed configuration of the cluster; it must not block.
-	Members func(raft.Configuration)
 }
 
 // Outcome is what a command came to; it is what Raft's future of an applied command returns.
@@ -110,14 +108,8 @@ func (f *Machine) ApplyBatch(logs []*raft.Log) []any {
 			out[i] = &Outcome{Err: f.stuck}
 			continue
 		}
-		switch l.Type {
-		case raft.LogCommand:
+		if l.Type == raft.LogCommand {
 			out[i] = f.command(l)
-		case raft.LogConfiguration:
-			if f.cfg.Members != nil {
-				f.cfg.Members(raft.DecodeConfiguration(l.Data))
-			}
-		default:
 		}
 		if f.stuck == nil {
 			f.applied = l.Index
