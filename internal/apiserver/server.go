@@ -34,13 +34,15 @@ type Server struct {
 	ready  chan struct{}
 }
 
-// New builds the server and binds its port; it does not serve yet. It changes two things of the
-// whole process: upstream's feature gates, and where klog writes (Config.Log).
+// New builds the server and binds its port; it does not serve yet. It changes three things of the
+// whole process: upstream's feature gates, how often it looks for new encryption keys, and where
+// klog writes (Config.Log).
 func New(ctx context.Context, c Config) (*Server, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
 	bridgeLogs(c.Log)
+	watchKeys()
 	l, err := listen(ctx, c.Listen)
 	if err != nil {
 		return nil, err
