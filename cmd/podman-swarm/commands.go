@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/podman-swarm/podman-swarm/internal/apiserver"
-	"github.com/podman-swarm/podman-swarm/internal/netd"
+	"github.com/podman-swarm/podman-swarm/internal/netd/helper"
 	"github.com/podman-swarm/podman-swarm/internal/node"
 	"github.com/podman-swarm/podman-swarm/internal/version"
 )
@@ -21,7 +21,7 @@ func root() *cobra.Command {
 			HiddenDefaultCmd: true,
 		},
 	}
-	c.AddCommand(agent(), reset(), versionCommand(), openapi(), helper())
+	c.AddCommand(agent(), reset(), versionCommand(), openapi(), netd())
 	return c
 }
 
@@ -130,13 +130,13 @@ func openapi() *cobra.Command {
 	return c
 }
 
-// helper is the network helper, for builds that do not carry the small binary of the same code.
-func helper() *cobra.Command {
+// netd is the network helper, for builds that do not carry the small binary of the same code.
+func netd() *cobra.Command {
 	return &cobra.Command{
 		Use:                "netd",
 		Short:              "The network helper (started by the agent)",
 		Hidden:             true,
 		DisableFlagParsing: true,
-		RunE:               func(c *cobra.Command, args []string) error { return netd.Main(c.Context(), args) },
+		RunE:               func(c *cobra.Command, args []string) error { return helper.Main(c.Context(), args) },
 	}
 }

@@ -17,7 +17,7 @@ func logLevels() map[string]slog.Level {
 // newLog returns the node's log on standard error and leads upstream's klog into it. Upstream's
 // information messages are our debug messages: they tell of its insides, not of the node.
 func newLog(level string) *slog.Logger {
-	handler := slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: logLevels()[level]})
+	handler := retries{slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: logLevels()[level]})}
 	log := slog.New(handler)
 	klog.SetLoggerWithOptions(logr.FromSlogHandler(quieter{handler.WithAttrs([]slog.Attr{slog.String("part", "kubernetes")})}),
 		klog.ContextualLogger(true))

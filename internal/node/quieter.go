@@ -27,3 +27,30 @@ func (q quieter) Handle(ctx context.Context, r slog.Record) error {
 func (q quieter) WithAttrs(attrs []slog.Attr) slog.Handler { return quieter{q.next.WithAttrs(attrs)} }
 
 func (q quieter) WithGroup(name string) slog.Handler { return quieter{q.next.WithGroup(name)} }
+
+// retries turns what upstream's loops report and then try again into debug messages: a namespace
+// that is not empty yet, an object that changed meanwhile. Upstream marks them by the logger's name.
+type retries struct{ slog.Handler }
+
+// upstreamRetry is the name of k8s.io/apimachinery/pkg/util/runtime's logger.
+const upstreamRetry = "UnhandledError"
+
+// Handle implements slog.Handler.
+func (h retries) Handle(ctx context.Context, r slog.Record) error {
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "logger" && a.Value.String() == upstreamRetry {
+			r.Level = slog.LevelDebug
+		}
+		return true
+	})
+	if !h.Enabled(ctx, r.Level) {
+		return nil
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (h retries) WithAttrs(attrs []slog.Attr) slog.Handler { return retries{h.Handler.WithAttrs(attrs)} }
+
+// WithGroup implements slog.Handler.
+func (h retries) WithGroup(name string) slog.Handler { return retries{h.Handler.WithGroup(name)} }

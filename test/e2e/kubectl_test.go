@@ -68,7 +68,7 @@ func TestKubectlWorkload(t *testing.T) {
 	contains(t, "get -o wide", k("get", "pods", "-o", "wide"), "1/1", "Running", "10.244.")
 	contains(t, "get deploy", k("get", "deploy", "web"), "2/2")
 	contains(t, "describe", k("describe", "deploy", "web"), "NewReplicaSet", "ScalingReplicaSet", "2 available")
-	contains(t, "describe pod", k("describe", "pods", "-l", "app=web"), "Started container web", "Pulled", "Successfully assigned", "Ready", "podman://")
+	contains(t, "describe pod", k("describe", "pods", "-l", "app=web"), "Container started", "Pulled", "Successfully assigned", "Ready", "podman://")
 	contains(t, "diff", func() string {
 		out, _, _ := machine.Psctl(t.Context(), fmt.Sprintf(web, "2"), "-n", ns, "diff", "-f", "-")
 		return out
@@ -107,7 +107,7 @@ func TestKubectlWorkload(t *testing.T) {
 func editNote(t *testing.T, ns string) string {
 	t.Helper()
 	inside, _ := machine.DataDir()
-	out, errOut, err := machine.Run(t.Context(), "", "env", "KUBECONFIG="+inside+"/admin.kubeconfig", "KUBE_EDITOR=sed -i s/note:.x/note:\\ y/",
+	out, errOut, err := machine.Run(t.Context(), "", "env", "KUBECONFIG="+inside+"/admin.kubeconfig", `KUBE_EDITOR=sed -i s/tier:.front/tier:\x20back/`,
 		machine.Client(), "-n", ns, "edit", "deploy/web")
 	if err != nil {
 		t.Fatalf("edit: %v %s%s", err, out, errOut)
@@ -150,7 +150,7 @@ spec:
   containers:
   - name: sh
     image: localhost/busybox:1
-    command: [sh, -c, "echo one; echo two >&2; echo three; httpd -f -p 8080 -h /tmp & trap 'exit 0' TERM; cat; while :; do sleep 1; done"]
+    command: [sh, -c, "echo one; echo two; echo three; httpd -p 8080 -h /tmp; trap 'exit 0' TERM; while read line; do echo $line; done; while :; do sleep 0.2; done"]
     stdin: true
 `, "-n", ns, "apply", "-f", "-")
 	k("wait", "--for=condition=Ready", "pod/shell", "--timeout=30s")
@@ -179,7 +179,10 @@ spec:
 		t.Errorf("exec -it: %v %q", err, tty)
 	}
 	copyBothWays(t, ns)
-	psctlIn(t, "attached\n", "-n", ns, "attach", "-i", "shell")
+	// The container goes on after its standard input ends, and so would attach.
+	if _, _, err := machine.Run(t.Context(), "", "timeout", "5", "sh", "-c", "(echo attached; sleep 9) | "+kubectlLine("-n", ns, "attach", "-i", "shell")); err == nil {
+		t.Error("attach ended by itself")
+	}
 	eventually(t, 10*time.Second, func() error {
 		if got := k("logs", "shell", "--tail=1"); got != "attached\n" {
 			return fmt.Errorf("logs after attach = %q", got)

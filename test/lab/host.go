@@ -22,6 +22,9 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
+// runTimeout bounds one command on a host: a command that hangs is a failure of its test.
+const runTimeout = 3 * time.Minute
+
 // Host is one machine of the lab.
 type Host struct {
 	Name     string   // h1 to h64
@@ -87,9 +90,12 @@ func (h *Host) Lab(ctx context.Context, args ...string) (string, error) {
 
 // Run executes a command on the host as the agent's user and returns what it printed.
 func (h *Host) Run(ctx context.Context, stdin string, args ...string) (stdout, stderr string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, runTimeout)
+	defer cancel()
 	c := exec.CommandContext(ctx, filepath.Join(h.Repo, "test/lab/lab"), append([]string{"exec", h.Name}, args...)...)
 	var so, se bytes.Buffer
 	c.Stdin, c.Stdout, c.Stderr = strings.NewReader(stdin), &so, &se
+	c.WaitDelay = time.Second
 	err = c.Run()
 	return so.String(), se.String(), err
 }
