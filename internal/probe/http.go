@@ -27,7 +27,7 @@ func (p *Prober) httpGet(ctx context.Context, t Target, a *corev1.HTTPGetAction,
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return Failure, err.Error(), nil //nolint:nilerr // no answer is an answer
+		return Failure, err.Error(), nil // no answer is an answer
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxOutput))
@@ -56,13 +56,13 @@ func (p *Prober) hookHTTP(ctx context.Context, t Target, a *corev1.HTTPGetAction
 		return err
 	}
 	client := &http.Client{Transport: p.hooks, CheckRedirect: stayLocal}
-	err = drain(client.Do(req)) //nolint:bodyclose // drain closes it
+	err = drain(client.Do(req))
 	var urlErr *url.Error
 	if errors.As(err, &urlErr) && strings.Contains(urlErr.Err.Error(), "server gave HTTP response to HTTPS client") {
 		plain := req.Clone(ctx)
 		plain.URL.Scheme = "http"
 		plain.Header.Del("Authorization")
-		if drain(client.Do(plain)) == nil { //nolint:bodyclose // drain closes it
+		if drain(client.Do(plain)) == nil {
 			return nil
 		}
 	}

@@ -128,7 +128,7 @@ func (p *Prober) tcpSocket(ctx context.Context, t Target, a *corev1.TCPSocketAct
 	}
 	conn, err := p.dial(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 	if err != nil {
-		return Failure, err.Error(), nil //nolint:nilerr // no connection is an answer
+		return Failure, err.Error(), nil // no connection is an answer
 	}
 	_ = conn.Close() // it was opened: that is the answer
 	return Success, "", nil

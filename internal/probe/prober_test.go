@@ -118,7 +118,8 @@ func TestHTTPHeaders(t *testing.T) {
 		"defaults": {nil, http.Header{"User-Agent": {"kube-probe/1.37"}, "Accept": {"*/*"}}, ""},
 		"overridden": {
 			[]corev1.HTTPHeader{{Name: "User-Agent", Value: "me"}, {Name: "accept", Value: ""}, {Name: "Host", Value: "h.example"}, {Name: "X", Value: "1"}, {Name: "X", Value: "2"}},
-			http.Header{"User-Agent": {"me"}, "Host": {"h.example"}, "X": {"1", "2"}}, "h.example",
+			http.Header{"User-Agent": {"me"}, "Host": {"h.example"}, "X": {"1", "2"}},
+			"h.example",
 		},
 	} {
 		req, err := newRequest(t.Context(), tg, &corev1.HTTPGetAction{Path: "/a?b=c", Port: intstr.FromInt32(8080), HTTPHeaders: c.in}, "probe")

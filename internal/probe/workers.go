@@ -163,8 +163,8 @@ func (w *Workers) record(c completion) (event *Event, transition *Transition) {
 	}()
 	kind := it.key.kind
 	if c.err != nil {
-		return &Event{it.target, "Unhealthy",
-			fmt.Sprintf("%s probe errored and resulted in %s state: %s", kind, c.result, c.err)}, nil
+		msg := fmt.Sprintf("%s probe errored and resulted in %s state: %s", kind, c.result, c.err)
+		return &Event{it.target, "Unhealthy", msg}, nil
 	}
 	result := c.result
 	switch c.result {
@@ -183,8 +183,10 @@ func (w *Workers) record(c completion) (event *Event, transition *Transition) {
 	}
 	if it.state != result {
 		it.state = result
-		transition = &Transition{Target: it.target, Kind: kind, Result: result,
-			Grace: it.spec.TerminationGracePeriodSeconds}
+		transition = &Transition{
+			Target: it.target, Kind: kind, Result: result,
+			Grace: it.spec.TerminationGracePeriodSeconds,
+		}
 	}
 	// The container will be stopped, or has started: asking again can only disturb.
 	if kind == Startup || (kind == Liveness && result == Failure) {

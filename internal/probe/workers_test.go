@@ -31,6 +31,7 @@ type bench struct {
 }
 
 func newBench(t *testing.T, parallel int) *bench {
+	t.Helper()
 	b := &bench{t: t, start: time.Now(), answer: map[string]func() (int, error){}}
 	log := slog.New(slog.DiscardHandler)
 	p := New(Config{Log: log, Exec: func(ctx context.Context, _ string, cmd []string) (int, []byte, error) {

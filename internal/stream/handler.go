@@ -31,8 +31,7 @@ type Handler struct {
 	mux   *http.ServeMux
 	files *fileWatch
 
-	ctx    context.Context // ends with Close; sessions are bound to it
-	cancel context.CancelFunc
+	done   chan struct{} // closed by Close
 	mu     sync.Mutex
 	closed bool
 	active sync.WaitGroup
@@ -43,8 +42,7 @@ func New(cfg Config) *Handler {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &Handler{cfg: cfg, mux: http.NewServeMux(), files: &fileWatch{log: cfg.Log}}
-	h.ctx, h.cancel = context.WithCancel(context.Background()) //nolint:forbidigo // sessions outlive their request's context
+	h := &Handler{cfg: cfg, mux: http.NewServeMux(), files: &fileWatch{log: cfg.Log}, done: make(chan struct{})}
 	h.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) })
 	h.mux.HandleFunc("GET /pods", h.servePods)
 	h.mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", h.serveLogs)
@@ -68,7 +66,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// A hijacked connection outlives its server's Shutdown: Close must end what runs on it.
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	defer context.AfterFunc(h.ctx, cancel)()
+	go func() {
+		select {
+		case <-h.done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	h.mux.ServeHTTP(w, r.WithContext(ctx))
 }
 
@@ -87,9 +91,11 @@ func (h *Handler) enter() bool {
 // Close ends all sessions (exec, attach, port-forward, followed logs) and waits for them.
 func (h *Handler) Close() error {
 	h.mu.Lock()
-	h.closed = true
+	if !h.closed {
+		h.closed = true
+		close(h.done)
+	}
 	h.mu.Unlock()
-	h.cancel()
 	h.active.Wait()
 	h.files.wait()
 	return nil
@@ -235,7 +241,7 @@ func (h *Handler) servePortForward(w http.ResponseWriter, r *http.Request) {
 	}
 	w, done := hold(w, r, 0)
 	defer done()
-	f := &forwarder{ctx: r.Context(), handler: h, pod: pod}
+	f := &forwarder{ended: r.Context().Done(), handler: h, pod: pod}
 	portforward.ServePortForward(w, r, f, pod.Name, string(pod.UID), options,
 		idleTimeout, creationTimeout, portforward.SupportedProtocols)
 }

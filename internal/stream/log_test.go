@@ -26,10 +26,10 @@ func line(n int, stream, tag, text string) string {
 	return fmt.Sprintf(stamp+" %s %s %s\n", n, stream, tag, text)
 }
 
-func write(t testing.TB, path string, lines ...string) {
-	t.Helper()
+func write(tb testing.TB, path string, lines ...string) {
+	tb.Helper()
 	if err := os.WriteFile(path, []byte(strings.Join(lines, "")), 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
@@ -41,7 +41,7 @@ func with(f func(*LogOptions)) LogOptions {
 	return o
 }
 
-func read(t testing.TB, path string, o LogOptions) string {
+func read(t *testing.T, path string, o LogOptions) string {
 	t.Helper()
 	var b bytes.Buffer
 	h := New(Config{})

@@ -268,7 +268,7 @@ func (r *logReader) newer() *os.File {
 	if info, err := os.Stat(r.log.Path); err != nil || os.SameFile(info, r.info) {
 		return nil
 	}
-	next := r.log.Path
+	var next string
 	for n := 1; ; n++ {
 		info, err := os.Stat(rotated(r.log.Path, n))
 		if err != nil {

@@ -54,7 +54,7 @@ func parseLogQuery(q url.Values, now time.Time) (o LogOptions, previous bool, er
 	}
 	o.Since = sinceTime
 	if since != nil {
-		o.Since = now.Add(-min(time.Duration(*since), maxSince) * time.Second)
+		o.Since = now.Add(-time.Duration(min(*since, maxSince)) * time.Second)
 	}
 	if tail != nil {
 		o.Tail = *tail
@@ -67,7 +67,7 @@ func parseLogQuery(q url.Values, now time.Time) (o LogOptions, previous bool, er
 }
 
 // maxSince keeps a number of seconds within a time.Duration.
-const maxSince = time.Duration(1<<63-1) / time.Second
+const maxSince = int64((1<<63 - 1) / time.Second)
 
 // logQuery collects the first error.
 type logQuery struct {

@@ -94,7 +94,7 @@ func newStreams(ctx context.Context, in io.Reader, out, errOut io.WriteCloser, t
 
 // forwarder is one port-forward request, which may carry many connections.
 type forwarder struct {
-	ctx     context.Context // of the request
+	ended   <-chan struct{} // the request is
 	handler *Handler
 	pod     *corev1.Pod
 }
@@ -102,24 +102,33 @@ type forwarder struct {
 const resetDelay = 50 * time.Millisecond
 
 // PortForward implements portforward.PortForwarder: it connects a stream with a port of the pod until the
-// pod has no more to say. The context it is given never ends; the request's does.
-func (f *forwarder) PortForward(_ context.Context, _, _ string, port int32, stream io.ReadWriteCloser) error {
+// pod has no more to say. The context it is given never ends by itself.
+func (f *forwarder) PortForward(ctx context.Context, _, _ string, port int32, stream io.ReadWriteCloser) error {
 	if !f.handler.enter() {
 		return errClosed
 	}
 	defer f.handler.active.Done()
-	conn, err := f.handler.cfg.Backend.Dial(f.ctx, f.pod, uint16(port))
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-f.ended:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	conn, err := f.handler.cfg.Backend.Dial(ctx, f.pod, uint16(port))
 	if err != nil {
 		// The library resets the streams after it has sent the error. A reset that overtakes the reply to their
 		// creation would be all that the user sees.
 		select {
 		case <-time.After(resetDelay):
-		case <-f.ctx.Done():
+		case <-ctx.Done():
 		}
 		return err
 	}
 	defer conn.Close()
-	defer context.AfterFunc(f.ctx, func() { _ = conn.Close() })()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 
 	// This direction ends when the client closes or resets its side, at the latest with the session.
 	f.handler.active.Add(1)

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"bytes"
+	"errors"
 	"io"
 )
 
@@ -27,7 +28,7 @@ func (t *tailer) find(f io.ReaderAt, size int64) (offset int64, done bool, err e
 		n := min(tailBlock, off)
 		block := make([]byte, int(n)+len(buf))
 		copy(block[n:], buf)
-		if _, err := f.ReadAt(block[:n], off-n); err != nil && err != io.EOF { //nolint:errorlint // io.ReaderAt's contract
+		if _, err := f.ReadAt(block[:n], off-n); err != nil && !errors.Is(err, io.EOF) {
 			return 0, false, err
 		}
 		off -= n

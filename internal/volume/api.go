@@ -74,7 +74,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // Errors returns the errors of single volumes that a Setup error consists of, in the pod's order:
 // one FailedMount event each.
 func Errors(err error) []*Error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // errors.Join's shape is the point
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { // errors.Join's
 		var list []*Error
 		for _, e := range joined.Unwrap() {
 			list = append(list, Errors(e)...)

@@ -32,10 +32,7 @@ func TestRealContainers(t *testing.T) {
 		configMaps: map[string]*corev1.ConfigMap{"cm": {Data: map[string]string{"key": "one"}}},
 		secrets:    map[string]*corev1.Secret{"s": {Data: map[string][]byte{"password": []byte("sesame")}}},
 	}
-	base, err := os.MkdirTemp("/var/tmp", "swarm-volume-test")
-	if err != nil {
-		t.Fatal(err)
-	}
+	base := t.TempDir()
 	v := New(Config{Dir: filepath.Join(base, "pods"), Sources: w, Rootless: os.Geteuid() != 0})
 	pod := podWith(tokenVolume(3600),
 		vol("s", corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "s", DefaultMode: ptr[int32](0o400)}}),
@@ -54,9 +51,6 @@ func TestRealContainers(t *testing.T) {
 		}
 		if m, err := mountsBelow(base); err != nil || len(m) > 0 {
 			t.Errorf("mounts left: %v %v", m, err)
-		}
-		if err := os.RemoveAll(base); err != nil {
-			t.Error(err)
 		}
 	}()
 	paths := mustSetup(t, v, pod)
@@ -101,8 +95,10 @@ func TestRealContainers(t *testing.T) {
 	want("read only", run("0", "", "touch /v/cm/x 2>/dev/null || echo no"), "no")
 
 	name := "swarm-volume-test"
-	args := []string{"run", "-d", "--rm", "--name", name, "--net=none", "--mount", "type=bind,source=" + paths["cm"] + ",target=/cm,ro",
-		"--mount", "type=bind,source=" + paths["api"] + ",target=/api,ro", image, "sleep", "1000"}
+	args := []string{
+		"run", "-d", "--rm", "--name", name, "--net=none", "--mount", "type=bind,source=" + paths["cm"] + ",target=/cm,ro",
+		"--mount", "type=bind,source=" + paths["api"] + ",target=/api,ro", image, "sleep", "1000",
+	}
 	if out, err := podman(t, args...); err != nil {
 		t.Fatal(out)
 	}
