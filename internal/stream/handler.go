@@ -123,11 +123,27 @@ func (h *hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.conn = conn
-	if err == nil && h.ended {
-		conn.Close()
+	if err != nil {
+		return nil, nil, err
 	}
-	return conn, rw, err
+	h.conn = &onceConn{Conn: conn}
+	if h.ended {
+		h.conn.Close()
+	}
+	return h.conn, rw, nil
+}
+
+// onceConn may be closed twice: the SPDY library waits a second for somebody to ask about a failed Close.
+type onceConn struct {
+	net.Conn
+	once sync.Once
+	err  error
+}
+
+// Close implements net.Conn.
+func (c *onceConn) Close() error {
+	c.once.Do(func() { c.err = c.Conn.Close() })
+	return c.err
 }
 
 func (h *hijackable) close() {
