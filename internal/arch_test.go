@@ -165,7 +165,7 @@ func TestConfinedLibraries(t *testing.T) {
 func TestBinaries(t *testing.T) {
 	for binary, allowed := range map[string][]string{
 		"psctl":             {"cli"},
-		"podman-swarm-netd": {"netd"},
+		"podman-swarm-netd": {"netd/helper"},
 	} {
 		matches, err := filepath.Glob(filepath.Join("..", "cmd", binary, "*.go"))
 		if err != nil || len(matches) == 0 {

@@ -183,7 +183,7 @@ func (b backend) Log(_ context.Context, c stream.Container, previous bool) (stre
 			continue
 		}
 		attempt := int(st.RestartCount)
-		if st.ContainerID != cid {
+		if strings.TrimPrefix(st.ContainerID, plan.RuntimeName+"://") != id {
 			attempt--
 		}
 		if attempt >= 0 {

@@ -107,7 +107,7 @@ func TestKubectlWorkload(t *testing.T) {
 func editNote(t *testing.T, ns string) string {
 	t.Helper()
 	inside, _ := machine.DataDir()
-	out, errOut, err := machine.Run(t.Context(), "", "env", "KUBECONFIG="+inside+"/admin.kubeconfig", `KUBE_EDITOR=sed -i s/tier:.front/tier:\x20back/`,
+	out, errOut, err := machine.Run(t.Context(), "", "env", "KUBECONFIG="+inside+"/admin.kubeconfig", "KUBE_EDITOR=sed -i s/front/back/",
 		machine.Client(), "-n", ns, "edit", "deploy/web")
 	if err != nil {
 		t.Fatalf("edit: %v %s%s", err, out, errOut)
