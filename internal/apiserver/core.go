@@ -40,7 +40,7 @@ type coreGroup struct {
 	corerest.GenericConfig
 	client      kubernetes.Interface
 	authorizer  authorizer.Authorizer
-	kubelet     kubeletclient.ConnectionInfoGetter
+	kubelet     *agents
 	transport   http.RoundTripper // to pods and Services
 	slices      proxy.EndpointSliceGetter
 	serviceCIDR netip.Prefix
@@ -79,6 +79,7 @@ func (g *coreGroup) addNodes(s map[string]rest.Storage, opts genericregistry.RES
 	if err != nil {
 		return nil, err
 	}
+	g.kubelet.nodes = nodes.Node
 	nodes.Proxy.Connection = g.kubelet
 	s["nodes"], s["nodes/status"], s["nodes/proxy"] = nodes.Node, nodes.Status, nodes.Proxy
 	return nodes, nil
