@@ -2,8 +2,8 @@ package tap_test
 
 import (
 	"errors"
+	"fmt"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -145,28 +145,26 @@ func TestCloseWaitsForTheHandlerThatRuns(t *testing.T) {
 	h := build(t)
 	tapped := h.source.Open()
 	entered, leave := make(chan struct{}), make(chan struct{})
-	var left atomic.Bool
 	_, err := tapped.Core().V1().ConfigMaps().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(any) {
 		close(entered)
 		<-leave
-		left.Store(true)
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	tapped.Start(nil)
 	<-entered
-	var closing sync.WaitGroup
-	closing.Go(func() {
-		if err := tapped.Close(); err != nil {
-			t.Error(err)
-		}
-		if !left.Load() {
-			t.Error("Close returned while the handler was running")
-		}
-	})
+	closed := make(chan error, 1)
+	go func() { closed <- tapped.Close() }()
+	select {
+	case <-closed:
+		t.Error("Close returned while the handler was running")
+	case <-time.After(100 * time.Millisecond):
+	}
 	close(leave)
-	closing.Wait()
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
 }
 
 func TestHandlerRemovedBeforeStartIsNeverAttached(t *testing.T) {
@@ -224,14 +222,19 @@ func TestManyTapsAtOnceLeaveNothingBehind(t *testing.T) {
 	h := build(t)
 	before := goleak.IgnoreCurrent()
 	var borrowers sync.WaitGroup
-	for range 20 {
+	for b := range 20 {
 		borrowers.Go(func() {
-			for range 20 {
+			for i := range 20 {
 				tapped := h.source.Open()
 				to := make(heard, 10)
 				informer := tapped.Core().V1().ConfigMaps().Informer()
-				if err := informer.AddIndexers(cache.Indexers{"name": byName}); err != nil {
+				// The sets of indexes are shared by all: without a guard this ends the process.
+				index := fmt.Sprintf("%d.%d", b, i)
+				if err := informer.AddIndexers(cache.Indexers{index: byName}); err != nil {
 					t.Error(err)
+				}
+				if _, ok := informer.GetIndexer().GetIndexers()[index]; !ok {
+					t.Errorf("index %s is lost", index)
 				}
 				if _, err := informer.AddEventHandler(to.handler()); err != nil {
 					t.Error(err)
