@@ -240,6 +240,38 @@ func TestFollowAcrossRotation(t *testing.T) {
 	}
 }
 
+// TestTwoRotationsBetweenLooks: the follower finds where its file went and misses nothing in between.
+func TestTwoRotationsBetweenLooks(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "0.log")
+	write(t, path, line(1, "stdout", "F", "one"))
+	var out bytes.Buffer
+	r := &logReader{log: Log{Path: path, Ended: make(chan struct{})}, w: newLogWriter(&out, all)}
+	defer r.close()
+	if err := r.open(-1); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"one\n", "two\nthree\nfour\n"} {
+		if i == 1 {
+			appendTo(t, path, line(2, "stdout", "F", "two"))
+			for n, text := range []string{"three", "four"} {
+				if n == 1 {
+					if err := os.Rename(path+".1", path+".2"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := os.Rename(path, path+".1"); err != nil {
+					t.Fatal(err)
+				}
+				appendTo(t, path, line(3+n, "stdout", "F", text))
+			}
+		}
+		out.Reset()
+		if err := errors.Join(r.drain(t.Context(), false), r.w.send()); err != nil || out.String() != want {
+			t.Errorf("got %q %v, want %q", out.String(), err, want)
+		}
+	}
+}
+
 func TestFollowWaitsForTheFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "0.log")
 	f := follow(t, path, all)
