@@ -141,6 +141,36 @@ func TestClosedTapHearsNothingWhileTheInformerRunsOn(t *testing.T) {
 	}
 }
 
+func TestInformerStartedThroughATapOutlivesIt(t *testing.T) {
+	h := build(t)
+	first := h.source.Open()
+	secrets := first.Core().V1().Secrets()
+	secrets.Informer()
+	first.Start(nil)
+	first.WaitForCacheSync(t.Context().Done())
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	first.Shutdown()
+	second := h.source.Open()
+	told := make(chan string, 1)
+	_, err := second.Core().V1().Secrets().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: func(obj any) { told <- obj.(*corev1.Secret).Name },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.Start(nil)
+	made := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "made"}}
+	if _, err := h.client.CoreV1().Secrets("ns").Create(t.Context(), made, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	heard(told).await(t, "made")
+	if err := second.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestCloseWaitsForTheHandlerThatRuns(t *testing.T) {
 	h := build(t)
 	tapped := h.source.Open()
@@ -156,12 +186,13 @@ func TestCloseWaitsForTheHandlerThatRuns(t *testing.T) {
 	<-entered
 	closed := make(chan error, 1)
 	go func() { closed <- tapped.Close() }()
+	defer close(leave)
 	select {
 	case <-closed:
-		t.Error("Close returned while the handler was running")
+		t.Fatal("Close returned while the handler was running")
 	case <-time.After(100 * time.Millisecond):
 	}
-	close(leave)
+	leave <- struct{}{}
 	if err := <-closed; err != nil {
 		t.Error(err)
 	}
@@ -228,7 +259,7 @@ func TestManyTapsAtOnceLeaveNothingBehind(t *testing.T) {
 				tapped := h.source.Open()
 				to := make(heard, 10)
 				informer := tapped.Core().V1().ConfigMaps().Informer()
-				// The sets of indexes are shared by all: without a guard this ends the process.
+				// The sets of indexes are shared by all: without a guard this may end the process.
 				index := fmt.Sprintf("%d.%d", b, i)
 				if err := informer.AddIndexers(cache.Indexers{index: byName}); err != nil {
 					t.Error(err)
