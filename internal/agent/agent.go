@@ -13,12 +13,15 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/record"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/podman-swarm/podman-swarm/internal/agent/image"
+	"github.com/podman-swarm/podman-swarm/internal/agent/ledger"
+	"github.com/podman-swarm/podman-swarm/internal/agent/machine"
+	"github.com/podman-swarm/podman-swarm/internal/agent/objects"
 	"github.com/podman-swarm/podman-swarm/internal/agent/plan"
+	"github.com/podman-swarm/podman-swarm/internal/agent/worker"
 	"github.com/podman-swarm/podman-swarm/internal/podman"
 	"github.com/podman-swarm/podman-swarm/internal/podspec"
 	"github.com/podman-swarm/podman-swarm/internal/probe"
@@ -27,24 +30,16 @@ import (
 
 // Agent runs the pods of one node.
 type Agent struct {
-	cfg     Config
-	boot    string
-	booted  bool // this is the first agent since the machine booted
-	info    podman.Info
-	store   *store
-	groups  *groups
-	images  *image.Images
-	objects *objects
-	prober  *probe.Prober
-	probes  *probe.Workers
-	slots   chan struct{}
-	node    *node
-
-	events record.EventRecorder
+	cfg    Config
+	boot   string
+	booted bool // this is the first agent since the machine booted
+	host   *worker.Host
+	info   podman.Info
+	keeper *machine.Keeper
 	pods   cache.Indexer
 
 	mu      sync.Mutex
-	workers map[types.UID]*worker
+	workers map[types.UID]*worker.Worker
 	running sync.WaitGroup
 	// life is nil until workers may start: after the first list of pods and of containers.
 	life context.Context //nolint:containedctx // that of Run
@@ -56,27 +51,47 @@ func New(cfg Config) (*Agent, error) {
 	if len(cfg.NodeIPs) == 0 {
 		return nil, errors.New("agent: the node has no address")
 	}
-	boot, booted, err := bootID(cfg.RunDir)
+	boot, bootTime, booted, err := bootID(cfg.RunDir)
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{
-		cfg: cfg, boot: boot, booted: booted, groups: newGroups(), slots: make(chan struct{}, cfg.Parallel),
-		workers: map[types.UID]*worker{}, store: newStore(boot, cfg.Now), images: image.New(cfg.Runtime, cfg.Now),
+	a := &Agent{cfg: cfg, boot: boot, booted: booted, workers: map[types.UID]*worker.Worker{}}
+	a.keeper = machine.NewKeeper(a.keeperConfig())
+	a.host = &worker.Host{
+		DataDir: cfg.DataDir, NodeIPs: cfg.NodeIPs, ClusterDomain: cfg.ClusterDomain, ClusterDNS: cfg.ClusterDNS,
+		Boot: boot, Client: cfg.Client, Runtime: cfg.Runtime, Network: cfg.Network, Volumes: cfg.Volumes,
+		Ledger: ledger.New(boot, bootTime, cfg.Now), Groups: ledger.NewGroups(), Images: image.New(cfg.Runtime, cfg.Now),
+		Objects: objects.New(cfg.Client, a.keeper.Allocatable, cfg.Now), Slots: make(chan struct{}, cfg.Parallel),
+		Prober: probe.New(probe.Config{Exec: a.probeExec, Dial: cfg.Network.DialContext, Log: cfg.Log}),
+		Facts:  a.facts, Allocatable: a.keeper.Allocatable, Trouble: a.trouble, Now: cfg.Now, Log: cfg.Log,
 	}
-	a.node = newNode(a)
-	a.objects = newObjects(cfg.Client, a.allocatable, cfg.Now)
-	a.prober = probe.New(probe.Config{Exec: a.probeExec, Dial: cfg.Network.DialContext, Log: cfg.Log})
-	a.probes = probe.NewWorkers(probe.WorkersConfig{
-		Prober: a.prober, OnTransition: a.onTransition, OnEvent: a.onProbeEvent, Log: cfg.Log,
+	a.host.Probes = probe.NewWorkers(probe.WorkersConfig{
+		Prober: a.host.Prober, OnTransition: a.onTransition, OnEvent: a.onProbeEvent, Log: cfg.Log,
 	})
 	return a, nil
+}
+
+func (a *Agent) keeperConfig() machine.KeeperConfig {
+	return machine.KeeperConfig{
+		Description: machine.Description{
+			Name: a.cfg.NodeName, IPs: ipStrings(a.cfg.NodeIPs), PodCIDR: a.cfg.PodCIDR.String(), MaxPods: a.cfg.MaxPods,
+			StreamPort: a.cfg.StreamPort, Version: a.cfg.KubeletVersion,
+		},
+		DataDir: a.cfg.DataDir, Client: a.cfg.Client, Ping: a.cfg.Runtime.Ping, Socket: a.cfg.Socket,
+		Booted: a.booted, Boot: a.boot, Event: a.nodeEvent, Recovered: a.recovered, Now: a.cfg.Now, Log: a.cfg.Log,
+	}
+}
+
+func (a *Agent) nodeEvent(kind, reason, message string) {
+	a.host.Events.Event(&corev1.ObjectReference{
+		Kind: "Node", APIVersion: "v1", Name: a.cfg.NodeName, UID: types.UID(a.cfg.NodeName),
+	}, kind, reason, message)
 }
 
 // Run works until ctx ends. Containers run on without it.
 func (a *Agent) Run(ctx context.Context) error {
 	recorder, closeEvents := newRecorder(ctx, a.cfg.Client, a.cfg.NodeName)
-	a.events = recorder
+	a.host.Events = recorder
 	defer closeEvents()
 	g, ctx := errgroup.WithContext(ctx)
 	factory, services := a.informers()
@@ -84,8 +99,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	services.Start(ctx.Done())
 	defer factory.Shutdown()
 	defer services.Shutdown()
-	g.Go(func() error { return a.node.run(ctx) })
-	g.Go(func() error { return a.probes.Run(ctx) })
+	g.Go(func() error { return a.keeper.Run(ctx) })
+	g.Go(func() error { return a.host.Probes.Run(ctx) })
 	g.Go(func() error { return a.serve(ctx) })
 	g.Go(func() error {
 		if !cache.WaitForCacheSync(ctx.Done(), a.synced(factory, services)...) {
@@ -120,7 +135,7 @@ func (a *Agent) informers() (pods, services informers.SharedInformerFactory) {
 		DeleteFunc: func(obj any) { a.onGone(obj) },
 	})
 	services = informers.NewSharedInformerFactoryWithOptions(a.cfg.Client, 0, informers.WithTransform(trimService))
-	a.objects.services = services.Core().V1().Services().Lister()
+	a.host.Objects.Services = services.Core().V1().Services().Lister()
 	services.Core().V1().Services().Informer()
 	return pods, services
 }
@@ -159,11 +174,11 @@ func (a *Agent) onPod(obj any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if w := a.workers[pod.UID]; w != nil {
-		w.update(pod)
+		w.Update(pod)
 		return
 	}
 	if a.life != nil {
-		a.hire(newWorker(a, pod.UID, pod))
+		a.hire(worker.New(a.host, pod.UID, pod))
 	}
 }
 
@@ -178,17 +193,17 @@ func (a *Agent) onGone(obj any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if w := a.workers[pod.UID]; w != nil {
-		w.vanish()
+		w.Vanish()
 	}
 }
 
 // hire has a worker run. The caller holds mu; life is set.
-func (a *Agent) hire(w *worker) {
-	uid := w.uid
+func (a *Agent) hire(w *worker.Worker) {
+	uid := w.UID()
 	a.workers[uid] = w
 	life := a.life
 	a.running.Go(func() {
-		w.run(life)
+		w.Run(life)
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if a.workers[uid] == w {
@@ -209,39 +224,19 @@ func (a *Agent) begin(ctx context.Context) {
 		if !ok || a.workers[pod.UID] != nil {
 			continue
 		}
-		w := newWorker(a, pod.UID, pod)
-		w.known = left[pod.UID]
+		w := worker.New(a.host, pod.UID, pod)
+		if left[pod.UID] {
+			w.Expect()
+		}
 		a.hire(w)
 		delete(left, pod.UID)
 	}
 	for uid := range left {
 		if a.workers[uid] == nil {
 			a.cfg.Log.Info("removing what is left of a pod the API does not have", "pod", string(uid))
-			w := newWorker(a, uid, nil)
-			w.gone, w.known = true, true
-			a.hire(w)
+			a.hire(worker.Leftover(a.host, uid))
 		}
 	}
-}
-
-// health gathers what the probes know.
-func (a *Agent) health(uid types.UID, pod *corev1.Pod, containers []plan.Container) map[string]plan.Health {
-	out := make(map[string]plan.Health, len(containers))
-	for i := range containers {
-		c := &containers[i]
-		spec := specOf(pod, c.Name)
-		if c.State != plan.Running || spec == nil {
-			continue
-		}
-		e, ok := a.store.get(c.ID)
-		if !ok {
-			continue
-		}
-		out[c.ID] = plan.Health{
-			Started: a.probes.Started(uid, spec, c.ID), Ready: a.probes.Ready(uid, spec, c.ID), Failed: e.failed,
-		}
-	}
-	return out
 }
 
 func (a *Agent) onTransition(t probe.Transition) {
@@ -255,14 +250,14 @@ func (a *Agent) onTransition(t probe.Transition) {
 		case probe.Readiness:
 		}
 		if failed != plan.NoneFailed {
-			a.store.update(t.Target.ContainerID, func(e *entry) { e.failed = failed })
+			a.host.Ledger.Update(t.Target.ContainerID, func(e *ledger.Entry) { e.Failed = failed })
 		}
 	}
 	a.poke(t.Target.Pod.UID)
 }
 
 func (a *Agent) onProbeEvent(e probe.Event) {
-	a.events.Event(containerRef(e.Target.Pod, e.Target.Container.Name), corev1.EventTypeWarning, e.Reason, e.Message)
+	a.host.Events.Event(worker.ContainerRef(e.Target.Pod, e.Target.Container.Name), corev1.EventTypeWarning, e.Reason, e.Message)
 }
 
 // poke has a pod's worker look again.
@@ -270,7 +265,7 @@ func (a *Agent) poke(uid types.UID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if w := a.workers[uid]; w != nil {
-		w.poke()
+		w.Poke()
 	}
 }
 
@@ -278,15 +273,13 @@ func (a *Agent) pokeAll() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, w := range a.workers {
-		w.poke()
+		w.Poke()
 	}
 }
 
-func (a *Agent) host() podspec.Facts {
+func (a *Agent) facts() podspec.Facts {
 	return podspec.Facts{Podman: a.info, Node: a.cfg.NodeName, BootID: a.boot, SeccompDir: seccompDir(a.cfg.DataDir)}
 }
-
-func (a *Agent) hostIPs() []string { return ipStrings(a.cfg.NodeIPs) }
 
 func ipStrings(ips []netip.Addr) []string {
 	out := make([]string, 0, len(ips))
@@ -299,7 +292,7 @@ func ipStrings(ips []netip.Addr) []string {
 // volumes makes the volumes once Podman has told whether it is rootless.
 func (a *Agent) volumes() Volumes {
 	return volume.New(volume.Config{
-		Dir: a.cfg.DataDir + "/pods", Sources: a.objects, Rootless: a.info.Rootless, Log: a.cfg.Log,
+		Dir: a.cfg.DataDir + "/pods", Sources: a.host.Objects, Rootless: a.info.Rootless, Log: a.cfg.Log,
 	})
 }
 

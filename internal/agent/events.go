@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,27 +19,4 @@ func newRecorder(ctx context.Context, client kubernetes.Interface, node string) 
 	b := record.NewBroadcaster(record.WithContext(ctx))
 	b.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events(metav1.NamespaceAll)})
 	return b.NewRecorder(scheme.Scheme, corev1.EventSource{Component: component, Host: node}), b.Shutdown
-}
-
-func podRef(pod *corev1.Pod) *corev1.ObjectReference {
-	return &corev1.ObjectReference{
-		Kind: "Pod", APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID,
-		ResourceVersion: pod.ResourceVersion,
-	}
-}
-
-// containerRef refers to a container of a pod, as upstream's GenerateContainerRef does.
-func containerRef(pod *corev1.Pod, name string) *corev1.ObjectReference {
-	ref := podRef(pod)
-	for i := range pod.Spec.InitContainers {
-		if pod.Spec.InitContainers[i].Name == name {
-			ref.FieldPath = fmt.Sprintf("spec.initContainers{%s}", name)
-		}
-	}
-	for i := range pod.Spec.Containers {
-		if pod.Spec.Containers[i].Name == name {
-			ref.FieldPath = fmt.Sprintf("spec.containers{%s}", name)
-		}
-	}
-	return ref
 }

@@ -7,17 +7,24 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/podman-swarm/podman-swarm/internal/agent/ledger"
 	"github.com/podman-swarm/podman-swarm/internal/agent/plan"
+	"github.com/podman-swarm/podman-swarm/internal/agent/worker"
 	"github.com/podman-swarm/podman-swarm/internal/podman"
 	"github.com/podman-swarm/podman-swarm/internal/podspec"
 )
+
+// meetEvery is how often, at most, a Podman that cannot be used at start is asked again.
+const meetEvery = 5 * time.Second
+
+// callTimeout bounds one call to Podman or to the API server.
+const callTimeout = 30 * time.Second
 
 const (
 	// relistBusy is how often the containers are listed while a permanent service is there to ask,
@@ -29,63 +36,20 @@ const (
 	keepLogs = 4
 )
 
-// group is a pod in Podman.
-type group struct {
-	id   string
-	boot string // in which it was made
-}
-
-// groups remembers which pods have a pod in Podman.
-type groups struct {
-	mu sync.Mutex
-	m  map[types.UID]group
-}
-
-func newGroups() *groups { return &groups{m: map[types.UID]group{}} }
-
-func (g *groups) get(uid types.UID) (group, bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	x, ok := g.m[uid]
-	return x, ok
-}
-
-func (g *groups) add(uid types.UID, x group) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.m[uid] = x
-}
-
-func (g *groups) remove(uid types.UID) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	delete(g.m, uid)
-}
-
-func (g *groups) uids() []types.UID {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	out := make([]types.UID, 0, len(g.m))
-	for uid := range g.m {
-		out = append(out, uid)
-	}
-	return out
-}
-
 // meet waits for Podman and reads everything of ours that is in it.
 func (a *Agent) meet(ctx context.Context) error {
-	delay := retryFirst
+	delay := time.Second
 	for {
 		err := a.inventory(ctx)
 		if err == nil {
 			return nil
 		}
-		a.trouble(ctx, err)
+		a.trouble(err)
 		a.cfg.Log.Warn("podman cannot be used yet", "err", err)
 		if !sleep(ctx, delay) {
 			return ctx.Err()
 		}
-		delay = min(2*delay, 5*time.Second)
+		delay = min(2*delay, meetEvery)
 	}
 }
 
@@ -94,10 +58,10 @@ func (a *Agent) inventory(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.node.learn(info)
+	a.keeper.Learn(info)
 	a.info = info
-	if a.cfg.Volumes == nil {
-		a.cfg.Volumes = a.volumes()
+	if a.host.Volumes == nil {
+		a.host.Volumes = a.volumes()
 	}
 	pods, err := a.cfg.Runtime.Pods(ctx, a.labels())
 	if err != nil {
@@ -105,7 +69,7 @@ func (a *Agent) inventory(ctx context.Context) error {
 	}
 	for i := range pods {
 		if id, ok := podspec.Identify(pods[i].Labels); ok {
-			a.groups.add(types.UID(id.UID), group{pods[i].ID, id.BootID})
+			a.host.Groups.Add(types.UID(id.UID), ledger.Group{ID: pods[i].ID, Boot: id.BootID})
 		}
 	}
 	return a.relist(ctx)
@@ -123,7 +87,7 @@ func (a *Agent) relist(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for uid := range a.store.replace(list, begun) {
+	for uid := range a.host.Ledger.Replace(list, begun) {
 		a.poke(uid)
 	}
 	return nil
@@ -135,9 +99,9 @@ func (a *Agent) observe(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return a.exits(ctx, func(x podman.Exit) {
-			if uid := a.store.exited(x); uid != "" {
-				if e, ok := a.store.get(x.ID); ok {
-					a.probes.Remove(uid, e.Name)
+			if uid := a.host.Ledger.Exited(x); uid != "" {
+				if e, ok := a.host.Ledger.Get(x.ID); ok {
+					a.host.Probes.Remove(uid, e.Name)
 				}
 				a.poke(uid)
 			}
@@ -146,14 +110,14 @@ func (a *Agent) observe(ctx context.Context) error {
 	g.Go(func() error {
 		last := a.cfg.Now()
 		for sleep(ctx, relistBusy) {
-			a.objects.expire()
+			a.host.Objects.Expire()
 			a.rotateLogs()
-			if a.store.running() == 0 || a.cfg.Socket == "" && a.cfg.Now().Sub(last) < relistIdle {
+			if a.host.Ledger.Running() == 0 || a.cfg.Socket == "" && a.cfg.Now().Sub(last) < relistIdle {
 				continue
 			}
 			last = a.cfg.Now()
 			if err := a.relist(ctx); err != nil {
-				a.trouble(ctx, err)
+				a.trouble(err)
 			}
 		}
 		return ctx.Err()
@@ -170,8 +134,8 @@ func (a *Agent) exits(ctx context.Context, fn func(podman.Exit)) error {
 
 // leftovers are the pods of which anything is on this host.
 func (a *Agent) leftovers(ctx context.Context) map[types.UID]bool {
-	out := a.store.uids()
-	for _, uid := range a.groups.uids() {
+	out := a.host.Ledger.UIDs()
+	for _, uid := range a.host.Groups.UIDs() {
 		out[uid] = true
 	}
 	attached, err := a.cfg.Network.List(ctx)
@@ -181,7 +145,7 @@ func (a *Agent) leftovers(ctx context.Context) map[types.UID]bool {
 	for _, at := range attached {
 		out[types.UID(at.ID)] = true
 	}
-	volumes, err := a.cfg.Volumes.List()
+	volumes, err := a.host.Volumes.List()
 	if err != nil {
 		a.cfg.Log.Warn("list volumes", "err", err)
 	}
@@ -203,42 +167,42 @@ func (a *Agent) leftovers(ctx context.Context) map[types.UID]bool {
 // rotateLogs begins new files for containers whose logs have grown large.
 func (a *Agent) rotateLogs() {
 	a.mu.Lock()
-	workers := make([]*worker, 0, len(a.workers))
+	workers := make([]*worker.Worker, 0, len(a.workers))
 	for _, w := range a.workers {
 		workers = append(workers, w)
 	}
 	a.mu.Unlock()
 	for _, w := range workers {
-		pod, _, _ := w.current()
+		pod := w.Pod()
 		if pod == nil {
 			continue
 		}
-		for _, c := range a.store.of(w.uid) {
-			path := w.logPath(pod, c.Name, c.Attempt)
+		for _, c := range a.host.Ledger.Of(pod.UID) {
+			path := worker.LogPath(a.cfg.DataDir, pod, c)
 			if st, err := os.Stat(path); err != nil || c.State != plan.Running || st.Size() < maxLog {
 				continue
 			}
 			if err := a.rotate(c.ID, path); err != nil {
-				w.log.Debug("rotate log", "err", err)
+				a.cfg.Log.Debug("rotate log", "path", path, "err", err)
 			}
 		}
 	}
 }
 
 func (a *Agent) rotate(id, path string) error {
-	e, ok := a.store.get(id)
+	e, ok := a.host.Ledger.Get(id)
 	if !ok {
 		return errNotOurs
 	}
-	if e.static == "" {
+	if e.Static == "" {
 		ctx, cancel := context.WithTimeout(a.life, callTimeout)
 		defer cancel()
 		x, err := a.cfg.Runtime.Inspect(ctx, id)
 		if err != nil {
 			return err
 		}
-		e.static = x.StaticDir
-		a.store.update(id, func(o *entry) { o.static = x.StaticDir })
+		e.Static = x.StaticDir
+		a.host.Ledger.Update(id, func(o *ledger.Entry) { o.Static = x.StaticDir })
 	}
 	for n := keepLogs; n > 1; n-- {
 		older, newer := fmt.Sprintf("%s.%d", path, n), fmt.Sprintf("%s.%d", path, n-1)
@@ -246,13 +210,13 @@ func (a *Agent) rotate(id, path string) error {
 			return err
 		}
 	}
-	return podman.RotateLog(e.static, path, path+".1")
+	return podman.RotateLog(e.Static, path, path+".1")
 }
 
 // trouble takes note of an error: when Podman is away the node is not ready.
-func (a *Agent) trouble(_ context.Context, err error) {
+func (a *Agent) trouble(err error) {
 	if errors.Is(err, podman.ErrUnavailable) {
-		a.node.doubt()
+		a.keeper.Doubt()
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/podman-swarm/podman-swarm/internal/agent/plan"
+	"github.com/podman-swarm/podman-swarm/internal/agent/worker"
 	"github.com/podman-swarm/podman-swarm/internal/podman"
 	"github.com/podman-swarm/podman-swarm/internal/stream"
 )
@@ -80,7 +81,7 @@ func (b backend) withStatus(pod *corev1.Pod) *corev1.Pod {
 	if w == nil {
 		return pod
 	}
-	if s := w.base(pod); s != &pod.Status {
+	if s := w.Base(pod); s != &pod.Status {
 		pod = pod.DeepCopy()
 		pod.Status = *s.DeepCopy()
 	}
@@ -89,7 +90,7 @@ func (b backend) withStatus(pod *corev1.Pod) *corev1.Pod {
 
 // runningID finds the running attempt of a container.
 func (b backend) runningID(c stream.Container) (string, error) {
-	x := plan.Latest(b.a.store.of(c.Pod.UID), c.Name)
+	x := plan.Latest(b.a.host.Ledger.Of(c.Pod.UID), c.Name)
 	if x == nil || x.State != plan.Running {
 		return "", &stream.StatusError{
 			Code: http.StatusBadRequest,
@@ -168,11 +169,11 @@ func (b backend) Log(_ context.Context, c stream.Container, previous bool) (stre
 		return stream.Log{}, err
 	}
 	id := strings.TrimPrefix(cid, plan.RuntimeName+"://")
-	dir := filepath.Join(logDir(b.a.cfg.DataDir, c.Pod), c.Name)
-	if e, ok := b.a.store.get(id); ok {
+	dir := filepath.Join(worker.LogDir(b.a.cfg.DataDir, c.Pod), c.Name)
+	if e, ok := b.a.host.Ledger.Get(id); ok {
 		l := stream.Log{Path: filepath.Join(dir, strconv.Itoa(e.Attempt)+".log")}
 		if e.State == plan.Running {
-			l.Ended = e.ended
+			l.Ended = e.Ended
 		}
 		return l, nil
 	}

@@ -90,6 +90,11 @@ func (c *computation) inits() bool {
 		return true
 	}
 	never := c.Pod.Spec.RestartPolicy == corev1.RestartPolicyNever
+	for i := range c.Containers {
+		if x := &c.Containers[i]; x.Init && x.State == Running {
+			return false // one at a time
+		}
+	}
 	for i := len(specs) - 1; i >= 0; i-- {
 		// After a reboot initialisation begins again, unless nothing of the pod may run twice.
 		x := latest(c.Containers, specs[i].Name, func(x *Container) bool { return never || c.active(x) })
@@ -97,7 +102,6 @@ func (c *computation) inits() bool {
 			continue
 		}
 		switch {
-		case x.State == Running:
 		case x.State != Exited:
 			c.start(&specs[i], true)
 		case x.ExitCode == 0 && i == len(specs)-1:

@@ -1,4 +1,4 @@
-package agent
+package objects
 
 import (
 	"context"
@@ -20,15 +20,16 @@ const (
 	// reread is how old a ConfigMap or Secret may be when a new container is made from it: a burst
 	// of pods reads each object once.
 	reread = time.Second
-	// refreshEvery is how often the volumes of a running pod are brought up to date.
-	refreshEvery = time.Minute
+	// forget is how long an object is remembered that nobody asks for.
+	forget = 5 * time.Minute
 )
 
-// objects reads what pods refer to, one object at a time: that is all the Node authorizer allows, and
+// Objects reads what pods refer to, one object at a time: that is all the Node authorizer allows, and
 // a watch per object would cost more than a node's few hundred small reads per minute.
-type objects struct {
-	client      kubernetes.Interface
-	services    corelisters.ServiceLister
+type Objects struct {
+	client kubernetes.Interface
+	// Services must be set before it is asked for.
+	Services    corelisters.ServiceLister
 	allocatable func() corev1.ResourceList
 	now         func() time.Time
 
@@ -45,47 +46,48 @@ type object struct {
 	err   error
 }
 
-func newObjects(client kubernetes.Interface, allocatable func() corev1.ResourceList, now func() time.Time) *objects {
-	return &objects{client: client, allocatable: allocatable, now: now, cached: map[objectKey]*object{}}
+// New returns Objects. allocatable is what the node gives pods.
+func New(client kubernetes.Interface, allocatable func() corev1.ResourceList, now func() time.Time) *Objects {
+	return &Objects{client: client, allocatable: allocatable, now: now, cached: map[objectKey]*object{}}
 }
 
 // ConfigMap implements volume.Sources.
-func (o *objects) ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error) {
+func (o *Objects) ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error) {
 	return read(o, objectKey{"ConfigMap", namespace, name}, func() (*corev1.ConfigMap, error) {
 		return o.client.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
 	}, func(c *corev1.ConfigMap) bool { return c.Immutable != nil && *c.Immutable })
 }
 
 // Secret implements volume.Sources.
-func (o *objects) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
+func (o *Objects) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
 	return read(o, objectKey{"Secret", namespace, name}, func() (*corev1.Secret, error) {
 		return o.client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
 	}, func(s *corev1.Secret) bool { return s.Immutable != nil && *s.Immutable })
 }
 
 // Token implements volume.Sources.
-func (o *objects) Token(ctx context.Context, namespace, serviceAccount string,
+func (o *Objects) Token(ctx context.Context, namespace, serviceAccount string,
 	request *authenticationv1.TokenRequest,
 ) (*authenticationv1.TokenRequest, error) {
 	return o.client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, serviceAccount, request, metav1.CreateOptions{})
 }
 
 // NodeAllocatable implements volume.Sources.
-func (o *objects) NodeAllocatable() corev1.ResourceList { return o.allocatable() }
+func (o *Objects) NodeAllocatable() corev1.ResourceList { return o.allocatable() }
 
-// serviceList returns the services a pod may be told of.
-func (o *objects) serviceList(namespace string) ([]*corev1.Service, error) {
-	all, err := o.services.Services(namespace).List(labels.Everything())
+// ServiceList returns the services a pod may be told of.
+func (o *Objects) ServiceList(namespace string) ([]*corev1.Service, error) {
+	all, err := o.Services.Services(namespace).List(labels.Everything())
 	if err != nil || namespace == metav1.NamespaceDefault {
 		return all, err
 	}
-	if master, err := o.services.Services(metav1.NamespaceDefault).Get("kubernetes"); err == nil {
+	if master, err := o.Services.Services(metav1.NamespaceDefault).Get("kubernetes"); err == nil {
 		all = append(all, master)
 	}
 	return all, nil
 }
 
-func read[T any](o *objects, key objectKey, get func() (T, error), immutable func(T) bool) (T, error) {
+func read[T any](o *Objects, key objectKey, get func() (T, error), immutable func(T) bool) (T, error) {
 	o.mu.Lock()
 	x := o.cached[key]
 	if x == nil {
@@ -111,11 +113,11 @@ func read[T any](o *objects, key objectKey, get func() (T, error), immutable fun
 	return v, nil
 }
 
-// expire drops what nobody has asked for lately.
-func (o *objects) expire() {
+// Expire drops what nobody has asked for lately.
+func (o *Objects) Expire() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	old := o.now().Add(-5 * refreshEvery)
+	old := o.now().Add(-forget)
 	for k, x := range o.cached {
 		if x.mu.TryLock() {
 			if x.at.Before(old) {

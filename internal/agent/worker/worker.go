@@ -1,4 +1,4 @@
-package agent
+package worker
 
 import (
 	"context"
@@ -24,11 +24,11 @@ const (
 	retryMax   = 10 * time.Second
 )
 
-// worker runs one pod. What its run goroutine alone touches is in the second half.
-type worker struct {
-	a   *Agent
-	uid types.UID
-	log *slog.Logger
+// Worker runs one pod. What its run goroutine alone touches is in the second half.
+type Worker struct {
+	host *Host
+	uid  types.UID
+	log  *slog.Logger
 
 	wake chan struct{} // capacity 1
 	mu   sync.Mutex
@@ -65,10 +65,11 @@ type worker struct {
 	slot     bool // holds one of the agent's slots
 }
 
-func newWorker(a *Agent, uid types.UID, pod *corev1.Pod) *worker {
-	w := &worker{
-		a: a, uid: uid, pod: pod, wake: make(chan struct{}, 1), changed: make(chan struct{}),
-		log:      a.cfg.Log.With("pod", string(uid)),
+// New returns a worker for a pod of the API.
+func New(host *Host, uid types.UID, pod *corev1.Pod) *Worker {
+	w := &Worker{
+		host: host, uid: uid, pod: pod, wake: make(chan struct{}, 1), changed: make(chan struct{}),
+		log:      host.Log.With("pod", string(uid)),
 		waiting:  map[string]plan.Waiting{},
 		hold:     map[string]time.Time{},
 		backoffs: map[string]plan.Backoff{},
@@ -76,41 +77,60 @@ func newWorker(a *Agent, uid types.UID, pod *corev1.Pod) *worker {
 		noted:    map[string]bool{},
 	}
 	if pod != nil {
-		w.log = a.cfg.Log.With("pod", pod.Namespace+"/"+pod.Name)
+		w.log = host.Log.With("pod", pod.Namespace+"/"+pod.Name)
 	}
 	return w
 }
 
-// poke has the worker look again soon.
-func (w *worker) poke() {
+// Leftover returns a worker that removes what is left of a pod the API does not have.
+func Leftover(host *Host, uid types.UID) *Worker {
+	w := New(host, uid, nil)
+	w.gone, w.known = true, true
+	return w
+}
+
+// UID is the pod's.
+func (w *Worker) UID() types.UID { return w.uid }
+
+// Pod returns the newest version known, nil for a leftover.
+func (w *Worker) Pod() *corev1.Pod {
+	pod, _, _ := w.current()
+	return pod
+}
+
+// Expect says before Run that something of the pod may be on this host already.
+func (w *Worker) Expect() { w.known = true }
+
+// Poke has the worker look again soon.
+func (w *Worker) Poke() {
 	select {
 	case w.wake <- struct{}{}:
 	default:
 	}
 }
 
-// update hands over a newer version of the pod.
-func (w *worker) update(pod *corev1.Pod) {
+// Update hands over a newer version of the pod.
+func (w *Worker) Update(pod *corev1.Pod) {
 	w.mu.Lock()
 	ending := pod.DeletionTimestamp != nil &&
 		(w.pod == nil || w.pod.DeletionTimestamp == nil || grace(pod) != grace(w.pod))
 	w.pod = pod
 	w.broadcast(ending)
 	w.mu.Unlock()
-	w.poke()
+	w.Poke()
 }
 
-// vanish tells that the API has the pod no more.
-func (w *worker) vanish() {
+// Vanish tells that the API has the pod no more.
+func (w *Worker) Vanish() {
 	w.mu.Lock()
 	w.gone = true
 	w.broadcast(true)
 	w.mu.Unlock()
-	w.poke()
+	w.Poke()
 }
 
 // broadcast wakes what waits inside a sync. The caller holds mu.
-func (w *worker) broadcast(hurry bool) {
+func (w *Worker) broadcast(hurry bool) {
 	close(w.changed)
 	w.changed = make(chan struct{})
 	if hurry && w.hurry != nil {
@@ -119,14 +139,14 @@ func (w *worker) broadcast(hurry bool) {
 }
 
 // current returns the newest version of the pod, and a channel that is closed by the next one.
-func (w *worker) current() (pod *corev1.Pod, gone bool, changed <-chan struct{}) {
+func (w *Worker) current() (pod *corev1.Pod, gone bool, changed <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.pod, w.gone, w.changed
 }
 
-// run works until the pod is gone and nothing of it is left, or ctx ends.
-func (w *worker) run(ctx context.Context) {
+// Run works until the pod is gone and nothing of it is left, or ctx ends.
+func (w *Worker) Run(ctx context.Context) {
 	defer w.closePorts()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -143,13 +163,13 @@ func (w *worker) run(ctx context.Context) {
 		}
 		timer.Stop()
 		if !at.IsZero() {
-			timer.Reset(max(at.Sub(w.a.cfg.Now()), 0))
+			timer.Reset(max(at.Sub(w.host.Now()), 0))
 		}
 	}
 }
 
 // step does what can be done now, and says when to look again without being asked.
-func (w *worker) step(ctx context.Context) (at time.Time, done bool) {
+func (w *Worker) step(ctx context.Context) (at time.Time, done bool) {
 	pod, gone, _ := w.current()
 	sub, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -164,7 +184,7 @@ func (w *worker) step(ctx context.Context) (at time.Time, done bool) {
 		done, err = w.leave(ctx, pod)
 	case pod.DeletionTimestamp != nil:
 		at, err = w.terminate(ctx, pod)
-	case plan.Terminal(w.base(pod).Phase):
+	case plan.Terminal(w.Base(pod).Phase):
 		err = w.finish(ctx, pod)
 	default:
 		at, err = w.sync(ctx, pod)
@@ -174,14 +194,14 @@ func (w *worker) step(ctx context.Context) (at time.Time, done bool) {
 		return at, done
 	}
 	if errors.Is(err, errHurry) || errors.Is(context.Cause(sub), errHurry) {
-		w.poke()
+		w.Poke()
 		return time.Time{}, false
 	}
 	w.log.Debug("sync pod", "err", err, "retries", w.retries)
-	w.a.trouble(ctx, err)
+	w.host.Trouble(err)
 	delay := min(retryFirst<<min(w.retries, 10), retryMax)
 	w.retries++
-	retry := w.a.cfg.Now().Add(delay)
+	retry := w.host.Now().Add(delay)
 	if at.IsZero() || retry.Before(at) {
 		at = retry
 	}
@@ -189,12 +209,12 @@ func (w *worker) step(ctx context.Context) (at time.Time, done bool) {
 }
 
 // acquire takes one of the slots that bound how many pods are being started at one time.
-func (w *worker) acquire() error {
+func (w *Worker) acquire() error {
 	if w.slot {
 		return nil
 	}
 	select {
-	case w.a.slots <- struct{}{}:
+	case w.host.Slots <- struct{}{}:
 		w.slot = true
 		return nil
 	case <-w.urgent.Done():
@@ -202,54 +222,30 @@ func (w *worker) acquire() error {
 	}
 }
 
-func (w *worker) release() {
+func (w *Worker) release() {
 	if w.slot {
 		w.slot = false
-		<-w.a.slots
+		<-w.host.Slots
 	}
 }
 
 // event writes an event of the pod, or of one of its containers.
-func (w *worker) event(container, kind, reason, message string) {
+func (w *Worker) event(container, kind, reason, message string) {
 	pod, _, _ := w.current()
 	if pod == nil {
 		return
 	}
 	ref := podRef(pod)
 	if container != "" {
-		ref = containerRef(pod, container)
+		ref = ContainerRef(pod, container)
 	}
-	w.a.events.Event(ref, kind, reason, message)
+	w.host.Events.Event(ref, kind, reason, message)
 }
 
 // note writes a warning once in the pod's life here.
-func (w *worker) note(reason, message string) {
+func (w *Worker) note(reason, message string) {
 	if !w.noted[reason+message] {
 		w.noted[reason+message] = true
 		w.event("", corev1.EventTypeWarning, reason, message)
 	}
-}
-
-func grace(pod *corev1.Pod) int64 {
-	switch {
-	case pod.DeletionGracePeriodSeconds != nil:
-		return *pod.DeletionGracePeriodSeconds
-	case pod.Spec.TerminationGracePeriodSeconds != nil:
-		return *pod.Spec.TerminationGracePeriodSeconds
-	}
-	return corev1.DefaultTerminationGracePeriodSeconds
-}
-
-func specOf(pod *corev1.Pod, name string) *corev1.Container {
-	for i := range pod.Spec.InitContainers {
-		if pod.Spec.InitContainers[i].Name == name {
-			return &pod.Spec.InitContainers[i]
-		}
-	}
-	for i := range pod.Spec.Containers {
-		if pod.Spec.Containers[i].Name == name {
-			return &pod.Spec.Containers[i]
-		}
-	}
-	return nil
 }

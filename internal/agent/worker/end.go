@@ -1,4 +1,4 @@
-package agent
+package worker
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/podman-swarm/podman-swarm/internal/agent/ledger"
 	"github.com/podman-swarm/podman-swarm/internal/agent/plan"
 	"github.com/podman-swarm/podman-swarm/internal/agent/podfile"
 	"github.com/podman-swarm/podman-swarm/internal/podman"
@@ -26,11 +27,11 @@ const (
 )
 
 // terminate ends a pod that is being deleted and then has the API forget it.
-func (w *worker) terminate(ctx context.Context, pod *corev1.Pod) (time.Time, error) {
+func (w *Worker) terminate(ctx context.Context, pod *corev1.Pod) (time.Time, error) {
 	if w.deleted {
 		return time.Time{}, nil
 	}
-	w.a.probes.Terminating(w.uid)
+	w.host.Probes.Terminating(w.uid)
 	if err := w.stop(ctx, pod); err != nil {
 		return time.Time{}, err
 	}
@@ -51,7 +52,7 @@ func (w *worker) terminate(ctx context.Context, pod *corev1.Pod) (time.Time, err
 }
 
 // finish ends a pod that is over but stays in the API: its logs stay too.
-func (w *worker) finish(ctx context.Context, pod *corev1.Pod) error {
+func (w *Worker) finish(ctx context.Context, pod *corev1.Pod) error {
 	if w.cleaned {
 		return nil
 	}
@@ -69,7 +70,7 @@ func (w *worker) finish(ctx context.Context, pod *corev1.Pod) error {
 }
 
 // leave removes what is left of a pod that the API has no more.
-func (w *worker) leave(ctx context.Context, pod *corev1.Pod) (bool, error) {
+func (w *Worker) leave(ctx context.Context, pod *corev1.Pod) (bool, error) {
 	if err := w.stop(ctx, pod); err != nil {
 		return false, err
 	}
@@ -80,16 +81,13 @@ func (w *worker) leave(ctx context.Context, pod *corev1.Pod) (bool, error) {
 }
 
 // stop ends all containers that run, each with its preStop hook and grace.
-func (w *worker) stop(ctx context.Context, pod *corev1.Pod) error {
+func (w *Worker) stop(ctx context.Context, pod *corev1.Pod) error {
 	var kills []plan.Kill
-	for _, c := range w.a.store.of(w.uid) {
+	for _, c := range w.host.Ledger.Of(w.uid) {
 		if c.State == plan.Exited || c.State == plan.Created {
 			continue
 		}
-		k := plan.Kill{Container: c, Message: "Stopping container " + c.Name}
-		if pod != nil {
-			k.Spec = specOf(pod, c.Name)
-		}
+		k := plan.Kill{Container: c, Message: "Stopping container " + c.Name, Spec: specOf(pod, c.Name)}
 		kills = append(kills, k)
 	}
 	if len(kills) == 0 {
@@ -100,7 +98,7 @@ func (w *worker) stop(ctx context.Context, pod *corev1.Pod) error {
 }
 
 // killAll ends containers, all at the same time.
-func (w *worker) killAll(ctx context.Context, pod *corev1.Pod, kills []plan.Kill) error {
+func (w *Worker) killAll(ctx context.Context, pod *corev1.Pod, kills []plan.Kill) error {
 	var g errgroup.Group
 	for _, k := range kills {
 		g.Go(func() error { return w.kill(ctx, pod, k) })
@@ -111,14 +109,14 @@ func (w *worker) killAll(ctx context.Context, pod *corev1.Pod, kills []plan.Kill
 }
 
 // kill ends one container: preStop hook, stop signal, grace, SIGKILL. It returns when it has ended.
-func (w *worker) kill(ctx context.Context, pod *corev1.Pod, k plan.Kill) error {
+func (w *Worker) kill(ctx context.Context, pod *corev1.Pod, k plan.Kill) error {
 	c := k.Container
-	e, ok := w.a.store.get(c.ID)
+	e, ok := w.host.Ledger.Get(c.ID)
 	if !ok || e.State == plan.Exited {
 		return nil
 	}
 	w.event(c.Name, corev1.EventTypeNormal, "Killing", k.Message)
-	w.a.store.update(c.ID, func(e *entry) { e.Restart = e.Restart || k.Restart })
+	w.host.Ledger.Update(c.ID, func(e *ledger.Entry) { e.Restart = e.Restart || k.Restart })
 	d := newDeadline(w, k)
 	if k.Spec != nil && k.Spec.Lifecycle != nil && k.Spec.Lifecycle.PreStop != nil && d.left() > 0 {
 		w.preStop(ctx, pod, k, d)
@@ -127,7 +125,7 @@ func (w *worker) kill(ctx context.Context, pod *corev1.Pod, k plan.Kill) error {
 	if err := w.signal(ctx, c.ID, w.stopSignal(ctx, k)); err != nil {
 		return err
 	}
-	for !d.wait(ctx, e.ended) {
+	for !d.wait(ctx, e.Ended) {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
@@ -144,8 +142,8 @@ func (w *worker) kill(ctx context.Context, pod *corev1.Pod, k plan.Kill) error {
 }
 
 // signal sends a signal; a container that has ended already, or is gone, is looked at instead.
-func (w *worker) signal(ctx context.Context, id, signal string) error {
-	err := w.a.cfg.Runtime.Kill(ctx, id, signal)
+func (w *Worker) signal(ctx context.Context, id, signal string) error {
+	err := w.host.Runtime.Kill(ctx, id, signal)
 	if err == nil {
 		return nil
 	}
@@ -156,10 +154,10 @@ func (w *worker) signal(ctx context.Context, id, signal string) error {
 }
 
 // reinspect asks Podman for the truth of a container whose end was not heard of.
-func (w *worker) reinspect(ctx context.Context, id string) error {
-	x, err := w.a.cfg.Runtime.Inspect(ctx, id)
+func (w *Worker) reinspect(ctx context.Context, id string) error {
+	x, err := w.host.Runtime.Inspect(ctx, id)
 	if errors.Is(err, podman.ErrNotFound) {
-		w.a.store.remove(id)
+		w.host.Ledger.Remove(id)
 		return nil
 	}
 	if err != nil {
@@ -168,21 +166,21 @@ func (w *worker) reinspect(ctx context.Context, id string) error {
 	if x.State == podman.Exited {
 		at := x.Finished
 		if at.IsZero() {
-			at = w.a.cfg.Now()
+			at = w.host.Now()
 		}
-		w.a.store.exited(podman.Exit{ID: id, Code: x.ExitCode, At: at})
+		w.host.Ledger.Exited(podman.Exit{ID: id, Code: x.ExitCode, At: at})
 	}
 	return nil
 }
 
-func (w *worker) preStop(ctx context.Context, pod *corev1.Pod, k plan.Kill, d *deadline) {
+func (w *Worker) preStop(ctx context.Context, pod *corev1.Pod, k plan.Kill, d *deadline) {
 	hook, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan struct{})
 	var err error
 	go func() {
 		defer close(done)
-		_, err = w.a.prober.Hook(hook, w.target(pod, k.Spec, k.Container), k.Spec.Lifecycle.PreStop)
+		_, err = w.host.Prober.Hook(hook, w.target(pod, k.Spec, k.Container), k.Spec.Lifecycle.PreStop)
 	}()
 	if !d.wait(ctx, done) {
 		cancel()
@@ -195,63 +193,56 @@ func (w *worker) preStop(ctx context.Context, pod *corev1.Pod, k plan.Kill, d *d
 }
 
 // stopSignal is the container's own, its image's, or SIGTERM.
-func (w *worker) stopSignal(ctx context.Context, k plan.Kill) string {
+func (w *Worker) stopSignal(ctx context.Context, k plan.Kill) string {
 	if k.Spec != nil && k.Spec.Lifecycle != nil && k.Spec.Lifecycle.StopSignal != nil {
 		return string(*k.Spec.Lifecycle.StopSignal)
 	}
-	if img, err := w.a.images.Lookup(ctx, k.Container.ImageID); err == nil && img.StopSignal != "" {
+	if img, err := w.host.Images.Lookup(ctx, k.Container.ImageID); err == nil && img.StopSignal != "" {
 		return img.StopSignal
 	}
 	return "SIGTERM"
 }
 
 // settle gives ended containers their reason and message, once each.
-func (w *worker) settle(ctx context.Context, pod *corev1.Pod) {
-	for _, c := range w.a.store.of(w.uid) {
-		e, ok := w.a.store.get(c.ID)
-		if !ok || e.State != plan.Exited || e.settled {
+func (w *Worker) settle(ctx context.Context, pod *corev1.Pod) {
+	for _, c := range w.host.Ledger.Of(w.uid) {
+		e, ok := w.host.Ledger.Get(c.ID)
+		if !ok || e.State != plan.Exited || e.Settled {
 			continue
 		}
-		w.a.probes.Remove(w.uid, c.Name)
+		w.host.Probes.Remove(w.uid, c.Name)
 		reason := plan.ReasonCompleted
 		message := ""
 		switch {
-		case e.cutOff:
+		case e.CutOff:
 			reason = plan.ReasonNodeReboot
 			message = "The machine went down while the container ran; how it would have ended is unknown"
 		case e.ExitCode != 0:
 			reason = plan.ReasonError
 		}
-		if e.ExitCode == 137 && !e.cutOff {
+		if e.ExitCode == 137 && !e.CutOff {
 			// Only SIGKILL is the kernel's way to end who uses too much memory.
-			if x, err := w.a.cfg.Runtime.Inspect(ctx, c.ID); err == nil && x.OOMKilled {
+			if x, err := w.host.Runtime.Inspect(ctx, c.ID); err == nil && x.OOMKilled {
 				reason = plan.ReasonOOMKilled
 			} else if err != nil && !errors.Is(err, podman.ErrNotFound) {
 				continue
 			}
 		}
-		if spec := podSpecOf(pod, c.Name); spec != nil && message == "" {
+		if spec := specOf(pod, c.Name); spec != nil && message == "" {
 			message = podfile.Termination(spec, w.terminationLog(c.Name, c.Attempt),
 				w.logPath(pod, c.Name, c.Attempt), e.ExitCode != 0)
 		}
-		w.a.store.update(c.ID, func(e *entry) { e.Reason, e.Message, e.settled = reason, message, true })
+		w.host.Ledger.Update(c.ID, func(e *ledger.Entry) { e.Reason, e.Message, e.Settled = reason, message, true })
 	}
-}
-
-func podSpecOf(pod *corev1.Pod, name string) *corev1.Container {
-	if pod == nil {
-		return nil
-	}
-	return specOf(pod, name)
 }
 
 // remove removes one dead container and what is kept of attempts before it.
-func (w *worker) remove(ctx context.Context, pod *corev1.Pod, id string) error {
-	e, ok := w.a.store.get(id)
-	if err := w.a.cfg.Runtime.Remove(ctx, id, true); err != nil {
+func (w *Worker) remove(ctx context.Context, pod *corev1.Pod, id string) error {
+	e, ok := w.host.Ledger.Get(id)
+	if err := w.host.Runtime.Remove(ctx, id, true); err != nil {
 		return err
 	}
-	w.a.store.remove(id)
+	w.host.Ledger.Remove(id)
 	if ok && e.State == plan.Exited {
 		log := w.logPath(pod, e.Name, e.Attempt)
 		old, err := filepath.Glob(log + ".*") // its rotated parts
@@ -268,44 +259,44 @@ func (w *worker) remove(ctx context.Context, pod *corev1.Pod, id string) error {
 }
 
 // clean removes everything of the pod from this host but its logs.
-func (w *worker) clean(ctx context.Context) error {
+func (w *Worker) clean(ctx context.Context) error {
 	w.closePorts()
-	w.a.probes.RemovePod(w.uid)
-	w.a.images.Forget(string(w.uid))
-	containers := w.a.store.of(w.uid)
-	group, grouped := w.a.groups.get(w.uid)
+	w.host.Probes.RemovePod(w.uid)
+	w.host.Images.Forget(string(w.uid))
+	containers := w.host.Ledger.Of(w.uid)
+	group, grouped := w.host.Groups.Get(w.uid)
 	if grouped {
-		if err := w.a.cfg.Runtime.RemovePod(ctx, group.id); err != nil {
+		if err := w.host.Runtime.RemovePod(ctx, group.ID); err != nil {
 			return err
 		}
-		w.a.groups.remove(w.uid)
+		w.host.Groups.Remove(w.uid)
 	}
 	for _, c := range containers {
 		if !grouped {
-			if err := w.a.cfg.Runtime.Remove(ctx, c.ID, true); err != nil {
+			if err := w.host.Runtime.Remove(ctx, c.ID, true); err != nil {
 				return err
 			}
 		}
-		w.a.store.remove(c.ID)
+		w.host.Ledger.Remove(c.ID)
 	}
 	if !w.known && len(containers) == 0 && !grouped {
 		return nil
 	}
-	if err := w.a.cfg.Network.Remove(ctx, string(w.uid)); err != nil {
+	if err := w.host.Network.Remove(ctx, string(w.uid)); err != nil {
 		return err
 	}
-	if err := w.a.cfg.Volumes.Teardown(ctx, w.uid); err != nil {
+	if err := w.host.Volumes.Teardown(ctx, w.uid); err != nil {
 		return fmt.Errorf("tear down volumes: %w", err)
 	}
 	w.sandbox, w.known = false, false
 	return nil
 }
 
-func (w *worker) removeLogs(pod *corev1.Pod) error {
+func (w *Worker) removeLogs(pod *corev1.Pod) error {
 	if pod != nil {
-		return os.RemoveAll(logDir(w.a.cfg.DataDir, pod))
+		return os.RemoveAll(LogDir(w.host.DataDir, pod))
 	}
-	dirs, err := filepath.Glob(filepath.Join(w.a.cfg.DataDir, "logs", "*_"+string(w.uid)))
+	dirs, err := filepath.Glob(filepath.Join(w.host.DataDir, "logs", "*_"+string(w.uid)))
 	if err != nil {
 		return err
 	}
@@ -315,67 +306,4 @@ func (w *worker) removeLogs(pod *corev1.Pod) error {
 		}
 	}
 	return nil
-}
-
-// deadline is the end of a container's grace period. It follows the pod: a second deletion may
-// shorten it while we wait.
-type deadline struct {
-	w     *worker
-	start time.Time
-	probe *int64 // the grace of the probe that failed, in seconds; nil: the pod's
-	least time.Time
-}
-
-func newDeadline(w *worker, k plan.Kill) *deadline {
-	d := &deadline{w: w, start: time.Now()}
-	if k.Probe != nil {
-		d.probe = k.Probe.TerminationGracePeriodSeconds
-	}
-	return d
-}
-
-// end returns when the grace is over as things are, and a channel that is closed when they change.
-func (d *deadline) end() (time.Time, <-chan struct{}) {
-	pod, _, changed := d.w.current()
-	g := orphanGrace
-	if pod != nil {
-		g = time.Duration(grace(pod)) * time.Second
-		if d.probe != nil && pod.DeletionTimestamp == nil {
-			g = time.Duration(*d.probe) * time.Second
-		}
-	}
-	end := d.start.Add(g)
-	if end.Before(d.least) {
-		end = d.least
-	}
-	return end, changed
-}
-
-// left is what remains of the grace period.
-func (d *deadline) left() time.Duration {
-	end, _ := d.end()
-	return time.Until(end)
-}
-
-// atLeast leaves the container this much time from now, whatever the pod says.
-func (d *deadline) atLeast(least time.Duration) { d.least = time.Now().Add(least) }
-
-// wait waits for c; false when the grace period or ctx ended first.
-func (d *deadline) wait(ctx context.Context, c <-chan struct{}) bool {
-	for {
-		end, changed := d.end()
-		timer := time.NewTimer(time.Until(end))
-		select {
-		case <-c:
-			timer.Stop()
-			return true
-		case <-timer.C:
-			return false
-		case <-ctx.Done():
-			timer.Stop()
-			return false
-		case <-changed:
-			timer.Stop()
-		}
-	}
 }

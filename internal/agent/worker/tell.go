@@ -1,4 +1,4 @@
-package agent
+package worker
 
 import (
 	"context"
@@ -20,9 +20,9 @@ import (
 // callTimeout bounds one call to the API server.
 const callTimeout = 30 * time.Second
 
-// base is the newest status that is known to be in the API: the one we wrote last, until the
+// Base is the newest status that is known to be in the API: the one we wrote last, until the
 // informer brings something newer.
-func (w *worker) base(pod *corev1.Pod) *corev1.PodStatus {
+func (w *Worker) Base(pod *corev1.Pod) *corev1.PodStatus {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.told != nil && revision(pod.ResourceVersion) <= w.revision {
@@ -40,19 +40,19 @@ func revision(s string) uint64 {
 }
 
 // status computes the pod's status from what is known now.
-func (w *worker) status(pod *corev1.Pod, ended bool) corev1.PodStatus {
-	containers := w.a.store.of(w.uid)
+func (w *Worker) status(pod *corev1.Pod, ended bool) corev1.PodStatus {
+	containers := w.host.Ledger.Of(w.uid)
 	return plan.Status(plan.StatusInput{
-		Pod: pod, Old: *w.base(pod), Containers: containers, Health: w.a.health(w.uid, pod, containers),
-		Waiting: w.waiting, PodIPs: w.podIPs(pod), HostIPs: w.a.hostIPs(), Sandbox: w.sandbox && !ended,
-		Boot: w.a.boot, Ended: ended, Failed: w.failed, Now: w.a.cfg.Now(),
+		Pod: pod, Old: *w.Base(pod), Containers: containers, Health: w.health(pod, containers),
+		Waiting: w.waiting, PodIPs: w.podIPs(pod), HostIPs: w.hostIPs(), Sandbox: w.sandbox && !ended,
+		Boot: w.host.Boot, Ended: ended, Failed: w.failed, Now: w.host.Now(),
 	})
 }
 
 // tell writes the status to the API if it differs from what is there. Unless the pod has ended it is
 // never told as over.
-func (w *worker) tell(ctx context.Context, pod *corev1.Pod, ended bool) error {
-	old := w.base(pod)
+func (w *Worker) tell(ctx context.Context, pod *corev1.Pod, ended bool) error {
+	old := w.Base(pod)
 	s := w.status(pod, ended)
 	if !ended {
 		s = plan.Hold(s, *old)
@@ -66,7 +66,7 @@ func (w *worker) tell(ctx context.Context, pod *corev1.Pod, ended bool) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	got, err := w.a.cfg.Client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType,
+	got, err := w.host.Client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType,
 		patch, metav1.PatchOptions{}, "status")
 	switch {
 	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
@@ -98,15 +98,40 @@ func statusPatch(uid types.UID, old, new *corev1.PodStatus) ([]byte, error) {
 }
 
 // forget has the API remove a pod of which nothing is left here.
-func (w *worker) forget(ctx context.Context, pod *corev1.Pod) error {
+func (w *Worker) forget(ctx context.Context, pod *corev1.Pod) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	zero := int64(0)
-	err := w.a.cfg.Client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{
+	err := w.host.Client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{
 		GracePeriodSeconds: &zero, Preconditions: &metav1.Preconditions{UID: &pod.UID},
 	})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		return fmt.Errorf("delete pod: %w", err)
 	}
 	return nil
+}
+
+// health gathers what the probes know of the containers.
+func (w *Worker) health(pod *corev1.Pod, containers []plan.Container) map[string]plan.Health {
+	out := make(map[string]plan.Health, len(containers))
+	for i := range containers {
+		c := &containers[i]
+		spec := specOf(pod, c.Name)
+		e, ok := w.host.Ledger.Get(c.ID)
+		if c.State != plan.Running || spec == nil || !ok {
+			continue
+		}
+		out[c.ID] = plan.Health{
+			Started: w.host.Probes.Started(w.uid, spec, c.ID), Ready: w.host.Probes.Ready(w.uid, spec, c.ID), Failed: e.Failed,
+		}
+	}
+	return out
+}
+
+func (w *Worker) hostIPs() []string {
+	out := make([]string, 0, len(w.host.NodeIPs))
+	for _, ip := range w.host.NodeIPs {
+		out = append(out, ip.String())
+	}
+	return out
 }

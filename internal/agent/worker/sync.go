@@ -1,4 +1,4 @@
-package agent
+package worker
 
 import (
 	"context"
@@ -14,9 +14,12 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/volume"
 )
 
+// refreshEvery is how often the volumes of a running pod are brought up to date.
+const refreshEvery = time.Minute
+
 // sync brings a pod that is to run closer to what its specification says, and tells the API what it
 // came to.
-func (w *worker) sync(ctx context.Context, pod *corev1.Pod) (time.Time, error) {
+func (w *Worker) sync(ctx context.Context, pod *corev1.Pod) (time.Time, error) {
 	if why := plan.Unsupported(pod); why != "" {
 		w.note("NotSupported", "Not started: "+why)
 		for i := range pod.Spec.Containers {
@@ -44,17 +47,17 @@ func (w *worker) sync(ctx context.Context, pod *corev1.Pod) (time.Time, error) {
 }
 
 // overdue tells whether the pod's activeDeadlineSeconds are over, or else when they will be.
-func (w *worker) overdue(pod *corev1.Pod) (time.Time, bool) {
-	start := w.base(pod).StartTime
+func (w *Worker) overdue(pod *corev1.Pod) (time.Time, bool) {
+	start := w.Base(pod).StartTime
 	if pod.Spec.ActiveDeadlineSeconds == nil || start == nil {
 		return time.Time{}, false
 	}
 	at := start.Add(time.Duration(*pod.Spec.ActiveDeadlineSeconds) * time.Second)
-	return at, !at.After(w.a.cfg.Now())
+	return at, !at.After(w.host.Now())
 }
 
 // act plans and acts until there is nothing to do at present.
-func (w *worker) act(ctx context.Context, pod *corev1.Pod) (time.Time, error) {
+func (w *Worker) act(ctx context.Context, pod *corev1.Pod) (time.Time, error) {
 	if err := w.adopt(ctx, pod); err != nil {
 		return time.Time{}, err
 	}
@@ -83,16 +86,16 @@ func (w *worker) act(ctx context.Context, pod *corev1.Pod) (time.Time, error) {
 	}
 }
 
-func (w *worker) plan(pod *corev1.Pod) plan.Plan {
-	containers := w.a.store.of(w.uid)
+func (w *Worker) plan(pod *corev1.Pod) plan.Plan {
+	containers := w.host.Ledger.Of(w.uid)
 	return plan.Compute(plan.Input{
-		Pod: pod, Containers: containers, Boot: w.a.boot, Health: w.a.health(w.uid, pod, containers),
-		Backoffs: w.backoffs, Hold: w.hold, Now: w.a.cfg.Now(),
+		Pod: pod, Containers: containers, Boot: w.host.Boot, Health: w.health(pod, containers),
+		Backoffs: w.backoffs, Hold: w.hold, Now: w.host.Now(),
 	})
 }
 
 // carryOut carries out one plan.
-func (w *worker) carryOut(ctx context.Context, pod *corev1.Pod, p plan.Plan) error {
+func (w *Worker) carryOut(ctx context.Context, pod *corev1.Pod, p plan.Plan) error {
 	if len(p.Kill) > 0 {
 		return w.killAll(ctx, pod, p.Kill)
 	}
@@ -122,7 +125,7 @@ func (w *worker) carryOut(ctx context.Context, pod *corev1.Pod, p plan.Plan) err
 
 // startOne starts one container. Failures of the container's own are remembered as why it waits;
 // the error returned is for what is none of its fault.
-func (w *worker) startOne(ctx context.Context, pod *corev1.Pod, s plan.Start) error {
+func (w *Worker) startOne(ctx context.Context, pod *corev1.Pod, s plan.Start) error {
 	name := s.Spec.Name
 	if err := w.acquire(); err != nil {
 		return err
@@ -151,7 +154,7 @@ func (w *worker) startOne(ctx context.Context, pod *corev1.Pod, s plan.Start) er
 		if bad.reason == reasonRunError || bad.reason == reasonPostStart {
 			n = 0 // shown for a moment; then it is a crash loop like any other
 		}
-		w.hold[name] = w.a.cfg.Now().Add(min(retryFirst<<min(n, 10), retryMax))
+		w.hold[name] = w.host.Now().Add(min(retryFirst<<min(n, 10), retryMax))
 		return nil
 	default:
 		return err
@@ -159,8 +162,8 @@ func (w *worker) startOne(ctx context.Context, pod *corev1.Pod, s plan.Start) er
 }
 
 // keepUp brings the volumes of a running pod up to date when it is time, or the pod changed.
-func (w *worker) keepUp(ctx context.Context, pod *corev1.Pod) error {
-	now := w.a.cfg.Now()
+func (w *Worker) keepUp(ctx context.Context, pod *corev1.Pod) error {
+	now := w.host.Now()
 	changed := w.synced != "" && w.synced != volumeKey(pod)
 	if !w.sandbox || (!changed && (w.refresh.IsZero() || w.refresh.After(now))) {
 		return nil
@@ -169,8 +172,8 @@ func (w *worker) keepUp(ctx context.Context, pod *corev1.Pod) error {
 }
 
 // setupVolumes makes the volumes, or refreshes them.
-func (w *worker) setupVolumes(ctx context.Context, pod *corev1.Pod) error {
-	paths, err := w.a.cfg.Volumes.Setup(ctx, pod)
+func (w *Worker) setupVolumes(ctx context.Context, pod *corev1.Pod) error {
+	paths, err := w.host.Volumes.Setup(ctx, pod)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -190,16 +193,16 @@ func (w *worker) setupVolumes(ctx context.Context, pod *corev1.Pod) error {
 
 // schedule sets the time of the next refresh: a minute for what others may change, sooner for a
 // token that runs out, never for a pod without such volumes.
-func (w *worker) schedule(pod *corev1.Pod) {
+func (w *Worker) schedule(pod *corev1.Pod) {
 	w.refresh = time.Time{}
-	now := w.a.cfg.Now()
+	now := w.host.Now()
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
 		if v.ConfigMap != nil || v.Secret != nil || v.Projected != nil {
 			w.refresh = now.Add(refreshEvery)
 		}
 	}
-	if at := w.a.cfg.Volumes.NextRefresh(pod); !at.IsZero() {
+	if at := w.host.Volumes.NextRefresh(pod); !at.IsZero() {
 		w.refresh = earliest(w.refresh, at)
 	}
 }

@@ -1,4 +1,4 @@
-package agent
+package worker
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/podman-swarm/podman-swarm/internal/agent/image"
+	"github.com/podman-swarm/podman-swarm/internal/agent/ledger"
 	"github.com/podman-swarm/podman-swarm/internal/agent/plan"
 	"github.com/podman-swarm/podman-swarm/internal/agent/podfile"
 	"github.com/podman-swarm/podman-swarm/internal/podman"
@@ -43,7 +44,7 @@ func (e *startError) Error() string { return e.reason + ": " + e.err.Error() }
 func (e *startError) Unwrap() error { return e.err }
 
 // start pulls, creates and starts one attempt of a container and runs its postStart hook.
-func (w *worker) start(ctx context.Context, pod *corev1.Pod, s plan.Start) error {
+func (w *Worker) start(ctx context.Context, pod *corev1.Pod, s plan.Start) error {
 	if s.Replaces != "" {
 		if err := w.remove(ctx, pod, s.Replaces); err != nil {
 			return err
@@ -61,7 +62,7 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, s plan.Start) error
 		return w.startFailed(s, reasonConfigError, err)
 	}
 	if !s.Failed.IsZero() {
-		now := w.a.cfg.Now()
+		now := w.host.Now()
 		w.backoffs[s.Spec.Name] = w.backoffs[s.Spec.Name].Next(s.Failed, now)
 	}
 	id, err := w.create(ctx, s, img, spec)
@@ -76,7 +77,7 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, s plan.Start) error
 }
 
 // startFailed makes the error of a failed start and writes its event.
-func (w *worker) startFailed(s plan.Start, reason string, err error) error {
+func (w *Worker) startFailed(s plan.Start, reason string, err error) error {
 	if errors.Is(err, podman.ErrUnavailable) {
 		return err
 	}
@@ -98,8 +99,8 @@ func words(err error) error {
 }
 
 // image ensures the container's image. While it is pulled the pod leaves its slot to others.
-func (w *worker) image(ctx context.Context, pod *corev1.Pod, s plan.Start) (podman.Image, error) {
-	return w.a.images.Ensure(w.urgent, image.Request{
+func (w *Worker) image(ctx context.Context, pod *corev1.Pod, s plan.Start) (podman.Image, error) {
+	return w.host.Images.Ensure(w.urgent, image.Request{
 		Pod: pod, Container: s.Spec,
 		Secrets: func() []corev1.Secret { return w.pullSecrets(ctx, pod) },
 		Record: func(kind, reason, message string) {
@@ -114,14 +115,14 @@ func (w *worker) image(ctx context.Context, pod *corev1.Pod, s plan.Start) (podm
 	})
 }
 
-func (w *worker) pullSecrets(ctx context.Context, pod *corev1.Pod) []corev1.Secret {
+func (w *Worker) pullSecrets(ctx context.Context, pod *corev1.Pod) []corev1.Secret {
 	var out []corev1.Secret
 	var missing []string
 	for _, ref := range pod.Spec.ImagePullSecrets {
 		if ref.Name == "" {
 			continue
 		}
-		s, err := w.a.objects.Secret(ctx, pod.Namespace, ref.Name)
+		s, err := w.host.Objects.Secret(ctx, pod.Namespace, ref.Name)
 		if err != nil {
 			missing = append(missing, ref.Name)
 			continue
@@ -137,8 +138,8 @@ func (w *worker) pullSecrets(ctx context.Context, pod *corev1.Pod) []corev1.Secr
 }
 
 // compile makes the specification of a container from everything it refers to.
-func (w *worker) compile(ctx context.Context, pod *corev1.Pod, s plan.Start, img podman.Image) (podman.ContainerSpec, error) {
-	hostname, err := podfile.UTSName(pod, w.a.cfg.ClusterDomain)
+func (w *Worker) compile(ctx context.Context, pod *corev1.Pod, s plan.Start, img podman.Image) (podman.ContainerSpec, error) {
+	hostname, err := podfile.UTSName(pod, w.host.ClusterDomain)
 	if err != nil {
 		return podman.ContainerSpec{}, err
 	}
@@ -146,7 +147,7 @@ func (w *worker) compile(ctx context.Context, pod *corev1.Pod, s plan.Start, img
 	if err != nil {
 		return podman.ContainerSpec{}, configError(err)
 	}
-	vols, err := w.a.cfg.Volumes.Mounts(ctx, volume.MountRequest{Pod: pod, Container: s.Spec, Paths: w.paths, Env: env})
+	vols, err := w.host.Volumes.Mounts(ctx, volume.MountRequest{Pod: pod, Container: s.Spec, Paths: w.paths, Env: env})
 	if err != nil {
 		return podman.ContainerSpec{}, err
 	}
@@ -154,12 +155,12 @@ func (w *worker) compile(ctx context.Context, pod *corev1.Pod, s plan.Start, img
 	if err != nil {
 		return podman.ContainerSpec{}, err
 	}
-	group, _ := w.a.groups.get(w.uid)
+	group, _ := w.host.Groups.Get(w.uid)
 	in := podspec.Input{
 		Pod: pod, Container: s.Spec, Init: s.Init, Attempt: s.Attempt, Image: img, Env: env,
-		PodID: group.id, NetNS: w.at.NetNS, Hostname: hostname, IPC: ipc,
+		PodID: group.ID, NetNS: w.at.NetNS, Hostname: hostname, IPC: ipc,
 		ResolvConf: filepath.Join(w.dir(), "resolv.conf"), Hosts: filepath.Join(w.dir(), "etc-hosts"),
-		LogPath: w.logPath(pod, s.Spec.Name, s.Attempt), Host: w.a.host(),
+		LogPath: w.logPath(pod, s.Spec.Name, s.Attempt), Host: w.host.Facts(),
 		TerminationLog: w.terminationLog(s.Spec.Name, s.Attempt),
 	}
 	for _, m := range vols {
@@ -212,32 +213,32 @@ func prepareFiles(log, termination string) error {
 	return errors.Join(f.Chmod(0o666), f.Close())
 }
 
-func (w *worker) env(ctx context.Context, pod *corev1.Pod, c *corev1.Container) ([]string, error) {
-	services, err := w.a.objects.serviceList(pod.Namespace)
+func (w *Worker) env(ctx context.Context, pod *corev1.Pod, c *corev1.Container) ([]string, error) {
+	services, err := w.host.Objects.ServiceList(pod.Namespace)
 	if err != nil {
 		return nil, err
 	}
 	links := pod.Spec.EnableServiceLinks == nil || *pod.Spec.EnableServiceLinks
 	return podspec.Env(pod, c, podspec.Sources{
-		ConfigMap: func(ns, name string) (*corev1.ConfigMap, error) { return w.a.objects.ConfigMap(ctx, ns, name) },
-		Secret:    func(ns, name string) (*corev1.Secret, error) { return w.a.objects.Secret(ctx, ns, name) },
+		ConfigMap: func(ns, name string) (*corev1.ConfigMap, error) { return w.host.Objects.ConfigMap(ctx, ns, name) },
+		Secret:    func(ns, name string) (*corev1.Secret, error) { return w.host.Objects.Secret(ctx, ns, name) },
 		File:      w.envFile,
 		Services:  podspec.ServiceEnv(pod.Namespace, links, services),
-		PodIPs:    w.podIPs(pod), HostIPs: w.a.hostIPs(), Allocatable: w.a.allocatable(),
+		PodIPs:    w.podIPs(pod), HostIPs: w.hostIPs(), Allocatable: w.host.Allocatable(),
 	})
 }
 
 // envFile answers fileKeyRef, which is not supported yet.
-func (w *worker) envFile(string, string, string) (string, bool, error) {
+func (w *Worker) envFile(string, string, string) (string, bool, error) {
 	return "", false, errors.New("fileKeyRef is not supported yet")
 }
 
 // ipc is what the containers of a pod of several share: an IPC namespace and /dev/shm.
-func (w *worker) ipc(ctx context.Context, pod *corev1.Pod) (podspec.IPC, error) {
+func (w *Worker) ipc(ctx context.Context, pod *corev1.Pod) (podspec.IPC, error) {
 	if len(pod.Spec.Containers) < 2 || pod.Spec.HostIPC {
 		return podspec.IPC{}, nil
 	}
-	root, err := volume.MemoryRoot(filepath.Join(w.a.cfg.DataDir, "pods"))
+	root, err := volume.MemoryRoot(filepath.Join(w.host.DataDir, "pods"))
 	if err != nil {
 		return podspec.IPC{}, err
 	}
@@ -248,20 +249,20 @@ func (w *worker) ipc(ctx context.Context, pod *corev1.Pod) (podspec.IPC, error) 
 	if err := os.Chmod(shared.ShmDir, os.ModeSticky|0o777); err != nil { //nolint:gosec // like any /dev/shm
 		return podspec.IPC{}, err
 	}
-	for _, c := range w.a.store.of(w.uid) {
-		e, ok := w.a.store.get(c.ID)
+	for _, c := range w.host.Ledger.Of(w.uid) {
+		e, ok := w.host.Ledger.Get(c.ID)
 		if !ok || e.State != plan.Running || c.Init {
 			continue
 		}
-		if e.pid == 0 {
-			x, err := w.a.cfg.Runtime.Inspect(ctx, c.ID)
+		if e.PID == 0 {
+			x, err := w.host.Runtime.Inspect(ctx, c.ID)
 			if err != nil || x.Pid == 0 || x.State != podman.Running {
 				continue
 			}
-			e.pid = x.Pid
-			w.a.store.update(c.ID, func(o *entry) { o.pid, o.static = x.Pid, x.StaticDir })
+			e.PID = x.Pid
+			w.host.Ledger.Update(c.ID, func(o *ledger.Entry) { o.PID, o.Static = x.Pid, x.StaticDir })
 		}
-		shared.Pid = e.pid
+		shared.Pid = e.PID
 		break
 	}
 	return shared, nil
@@ -269,26 +270,26 @@ func (w *worker) ipc(ctx context.Context, pod *corev1.Pod) (podspec.IPC, error) 
 
 // create makes the container. A name that is taken belongs to an attempt whose creation a killed
 // agent did not live to see; nothing ran in it.
-func (w *worker) create(ctx context.Context, s plan.Start, img podman.Image, spec podman.ContainerSpec) (string, error) {
-	id, err := w.a.cfg.Runtime.Create(ctx, spec)
+func (w *Worker) create(ctx context.Context, s plan.Start, img podman.Image, spec podman.ContainerSpec) (string, error) {
+	id, err := w.host.Runtime.Create(ctx, spec)
 	if errors.Is(err, podman.ErrConflict) {
-		if err := w.a.cfg.Runtime.Remove(ctx, spec.Name, true); err != nil {
+		if err := w.host.Runtime.Remove(ctx, spec.Name, true); err != nil {
 			return "", w.startFailed(s, reasonCreateError, err)
 		}
-		id, err = w.a.cfg.Runtime.Create(ctx, spec)
+		id, err = w.host.Runtime.Create(ctx, spec)
 	}
 	if errors.Is(err, podman.ErrNotFound) {
-		w.a.images.Lost(s.Spec.Image)
-		w.a.groups.remove(w.uid)
+		w.host.Images.Lost(s.Spec.Image)
+		w.host.Groups.Remove(w.uid)
 		w.sandbox = false
 	}
 	if err != nil {
 		return "", w.startFailed(s, reasonCreateError, err)
 	}
-	w.a.store.add(entry{uid: w.uid, pod: spec.Pod, Container: plan.Container{
-		ID: id, Name: s.Spec.Name, Init: s.Init, Attempt: s.Attempt, Hash: podspec.Hash(s.Spec), Boot: w.a.boot,
-		State: plan.Created, Created: w.a.cfg.Now(),
-		Image: imageName(img, s.Spec.Image), ImageID: imageID(img.ID, img.RepoDigests),
+	w.host.Ledger.Add(ledger.Entry{UID: w.uid, Container: plan.Container{
+		ID: id, Name: s.Spec.Name, Init: s.Init, Attempt: s.Attempt, Hash: podspec.Hash(s.Spec), Boot: w.host.Boot,
+		State: plan.Created, Created: w.host.Now(),
+		Image: imageName(img, s.Spec.Image), ImageID: ledger.ImageID(img.ID, img.RepoDigests),
 	}})
 	w.event(s.Spec.Name, corev1.EventTypeNormal, "Created", "Container created")
 	return id, nil
@@ -311,20 +312,20 @@ func imageName(img podman.Image, asked string) string {
 }
 
 // launch starts a created container and has it probed.
-func (w *worker) launch(ctx context.Context, pod *corev1.Pod, s plan.Start, id string) error {
-	begun := w.a.cfg.Now()
-	if err := w.a.cfg.Runtime.Start(ctx, id); err != nil {
+func (w *Worker) launch(ctx context.Context, pod *corev1.Pod, s plan.Start, id string) error {
+	begun := w.host.Now()
+	if err := w.host.Runtime.Start(ctx, id); err != nil {
 		if ctx.Err() == nil && !errors.Is(err, podman.ErrUnavailable) {
 			w.cannotRun(id, err)
 		}
 		return w.startFailed(s, reasonRunError, err)
 	}
-	w.a.store.update(id, func(e *entry) {
+	w.host.Ledger.Update(id, func(e *ledger.Entry) {
 		if e.State == plan.Exited { // it was quick
 			e.Started = begun
 			return
 		}
-		e.State, e.Started = plan.Running, w.a.cfg.Now()
+		e.State, e.Started = plan.Running, w.host.Now()
 	})
 	w.event(s.Spec.Name, corev1.EventTypeNormal, "Started", "Container started")
 	w.watch(pod, id)
@@ -332,7 +333,7 @@ func (w *worker) launch(ctx context.Context, pod *corev1.Pod, s plan.Start, id s
 }
 
 // cannotRun records a container that Podman could not start as one that ended at once.
-func (w *worker) cannotRun(id string, err error) {
+func (w *Worker) cannotRun(id string, err error) {
 	msg := words(err).Error()
 	code := int32(128)
 	switch {
@@ -341,16 +342,16 @@ func (w *worker) cannotRun(id string, err error) {
 	case strings.Contains(msg, "ermission denied"):
 		code = 126
 	}
-	now := w.a.cfg.Now()
-	w.a.store.update(id, func(e *entry) {
+	now := w.host.Now()
+	w.host.Ledger.Update(id, func(e *ledger.Entry) {
 		e.State, e.ExitCode, e.Reason, e.Message = plan.Exited, code, plan.ReasonCannotRun, msg
-		e.Started, e.Finished, e.settled = now, now, true
+		e.Started, e.Finished, e.Settled = now, now, true
 	})
 }
 
 // watch has a running container probed.
-func (w *worker) watch(pod *corev1.Pod, id string) {
-	e, ok := w.a.store.get(id)
+func (w *Worker) watch(pod *corev1.Pod, id string) {
+	e, ok := w.host.Ledger.Get(id)
 	if !ok || e.Init || e.State != plan.Running {
 		return
 	}
@@ -360,15 +361,15 @@ func (w *worker) watch(pod *corev1.Pod, id string) {
 	}
 	t := w.target(pod, spec, e.Container)
 	t.StartedAt = t.StartedAt.Add(firstProbe)
-	for _, st := range w.base(pod).ContainerStatuses {
+	for _, st := range w.Base(pod).ContainerStatuses {
 		if st.ContainerID == plan.ContainerID(id) {
 			t.Started, t.Ready = st.Started != nil && *st.Started, st.Ready
 		}
 	}
-	w.a.probes.Add(t)
+	w.host.Probes.Add(t)
 }
 
-func (w *worker) target(pod *corev1.Pod, spec *corev1.Container, c plan.Container) probe.Target {
+func (w *Worker) target(pod *corev1.Pod, spec *corev1.Container, c plan.Container) probe.Target {
 	t := probe.Target{Pod: pod, Container: spec, ContainerID: c.ID, StartedAt: c.Started}
 	if ips := w.podIPs(pod); len(ips) > 0 {
 		t.PodIP = ips[0]
@@ -377,15 +378,15 @@ func (w *worker) target(pod *corev1.Pod, spec *corev1.Container, c plan.Containe
 }
 
 // postStart runs the hook. A container whose hook fails is killed; its restart policy decides.
-func (w *worker) postStart(ctx context.Context, pod *corev1.Pod, s plan.Start, id string) error {
+func (w *Worker) postStart(ctx context.Context, pod *corev1.Pod, s plan.Start, id string) error {
 	if s.Spec.Lifecycle == nil || s.Spec.Lifecycle.PostStart == nil {
 		return nil
 	}
-	e, ok := w.a.store.get(id)
+	e, ok := w.host.Ledger.Get(id)
 	if !ok {
 		return nil
 	}
-	msg, err := w.a.prober.Hook(w.urgent, w.target(pod, s.Spec, e.Container), s.Spec.Lifecycle.PostStart)
+	msg, err := w.host.Prober.Hook(w.urgent, w.target(pod, s.Spec, e.Container), s.Spec.Lifecycle.PostStart)
 	if err == nil || w.urgent.Err() != nil {
 		return context.Cause(w.urgent)
 	}

@@ -1,9 +1,10 @@
-package agent
+package machine
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"strings"
@@ -16,11 +17,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/client-go/kubernetes"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"github.com/podman-swarm/podman-swarm/internal/agent/machine"
 	"github.com/podman-swarm/podman-swarm/internal/podman"
 )
 
@@ -29,42 +30,64 @@ const (
 	lookEvery = 30 * time.Second
 	// pingTimeout is how long Podman may take to say that it is there.
 	pingTimeout = 10 * time.Second
+	// callTimeout bounds one call to the API server.
+	callTimeout = 30 * time.Second
 	// redial is how often an absent Podman is asked for.
 	redial = time.Second
 )
 
-// node keeps the Node object true. It is written when something changes, never to show life.
-type node struct {
-	a      *Agent
+// KeeperConfig is what a Keeper needs.
+type KeeperConfig struct {
+	Description Description // what never changes
+	DataDir     string
+	Client      kubernetes.Interface
+	Ping        func(ctx context.Context) error
+	// Socket is the libpod socket of a service that is always there, "" for one that comes and goes.
+	Socket string
+	// Booted: nothing ran on this machine since it booted; Boot names that boot.
+	Booted bool
+	Boot   string
+	// Event is called for events of the node.
+	Event func(kind, reason, message string)
+	// Recovered is called when Podman answers again, before the node is told ready.
+	Recovered func(ctx context.Context)
+	Now       func() time.Time
+	Log       *slog.Logger
+}
+
+// Keeper keeps the Node object true. It is written when something changes, never to show life.
+type Keeper struct {
+	cfg    KeeperConfig
 	wake   chan struct{}
 	doubts chan struct{}
 
 	mu    sync.Mutex
-	facts machine.Facts
+	facts Facts
 	info  podman.Info
 	away  error // why Podman cannot be used
 
-	told *corev1.Node // only used by run
+	told *corev1.Node // only used by Run
 }
 
-func newNode(a *Agent) *node {
-	n := &node{a: a, wake: make(chan struct{}, 1), doubts: make(chan struct{}, 1)}
-	if f, err := machine.Read(a.cfg.DataDir, a.cfg.DataDir); err == nil {
+// NewKeeper returns a Keeper.
+func NewKeeper(cfg KeeperConfig) *Keeper {
+	n := &Keeper{cfg: cfg, wake: make(chan struct{}, 1), doubts: make(chan struct{}, 1)}
+	if f, err := Read(cfg.DataDir, cfg.DataDir); err == nil {
 		n.facts = f
 	}
 	return n
 }
 
-// learn takes over what Podman tells of the host.
-func (n *node) learn(info podman.Info) {
+// Learn takes over what Podman tells of the host.
+func (n *Keeper) Learn(info podman.Info) {
 	n.mu.Lock()
 	n.info = info
 	n.mu.Unlock()
 	nudge(n.wake)
 }
 
-// doubt asks for a check whether Podman is there.
-func (n *node) doubt() { nudge(n.doubts) }
+// Doubt asks for a check whether Podman is there.
+func (n *Keeper) Doubt() { nudge(n.doubts) }
 
 func nudge(c chan struct{}) {
 	select {
@@ -73,18 +96,19 @@ func nudge(c chan struct{}) {
 	}
 }
 
-func (n *node) run(ctx context.Context) error {
+// Run works until ctx ends.
+func (n *Keeper) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.watchPodman(ctx) })
 	g.Go(func() error {
-		delay := retryFirst
+		delay := redial
 		for {
 			wait := lookEvery
 			if err := n.publish(ctx); err != nil && ctx.Err() == nil {
-				n.a.cfg.Log.Warn("write node", "err", err)
+				n.cfg.Log.Warn("write node", "err", err)
 				wait, delay = delay, min(2*delay, lookEvery)
 			} else {
-				delay = retryFirst
+				delay = redial
 			}
 			t := time.NewTimer(wait)
 			select {
@@ -102,7 +126,7 @@ func (n *node) run(ctx context.Context) error {
 
 // watchPodman learns at once when a permanent service goes: a connection to it is held open, which
 // costs nothing. A service that comes on demand is only asked when a call to it failed.
-func (n *node) watchPodman(ctx context.Context) error {
+func (n *Keeper) watchPodman(ctx context.Context) error {
 	for {
 		err := n.ping(ctx)
 		if ctx.Err() != nil {
@@ -110,7 +134,11 @@ func (n *node) watchPodman(ctx context.Context) error {
 		}
 		n.set(ctx, err)
 		if err != nil {
-			if !sleep(ctx, redial) {
+			t := time.NewTimer(redial)
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+				t.Stop()
 				return ctx.Err()
 			}
 			continue
@@ -125,26 +153,26 @@ func (n *node) watchPodman(ctx context.Context) error {
 	}
 }
 
-func (n *node) ping(ctx context.Context) error {
+func (n *Keeper) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	return n.a.cfg.Runtime.Ping(ctx)
+	return n.cfg.Ping(ctx)
 }
 
 // set notes whether Podman is there.
-func (n *node) set(ctx context.Context, away error) {
+func (n *Keeper) set(ctx context.Context, away error) {
 	n.mu.Lock()
 	was := n.away
 	n.away = away
 	n.mu.Unlock()
 	switch {
 	case was == nil && away != nil:
-		n.a.cfg.Log.Error("podman is not reachable", "err", away)
-		n.event(corev1.EventTypeWarning, "NodeNotReady", "Podman is not reachable: "+away.Error())
+		n.cfg.Log.Error("podman is not reachable", "err", away)
+		n.cfg.Event(corev1.EventTypeWarning, "NodeNotReady", "Podman is not reachable: "+away.Error())
 	case was != nil && away == nil:
-		n.a.cfg.Log.Info("podman is reachable again")
-		n.event(corev1.EventTypeNormal, "NodeReady", "Podman is reachable again")
-		n.a.recovered(ctx)
+		n.cfg.Log.Info("podman is reachable again")
+		n.cfg.Event(corev1.EventTypeNormal, "NodeReady", "Podman is reachable again")
+		n.cfg.Recovered(ctx)
 	case was == nil || was.Error() == away.Error():
 		return
 	}
@@ -153,15 +181,15 @@ func (n *node) set(ctx context.Context, away error) {
 
 // hold connects to a permanent service; lost is closed when the other end goes away. It is nil, and
 // never ready, for one that comes on demand: there a connection would keep it from leaving.
-func (n *node) hold(ctx context.Context) (lost <-chan struct{}, release func()) {
+func (n *Keeper) hold(ctx context.Context) (lost <-chan struct{}, release func()) {
 	none := func() {}
-	if n.a.cfg.Socket == "" {
+	if n.cfg.Socket == "" {
 		return nil, none
 	}
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", n.a.cfg.Socket)
+	conn, err := d.DialContext(ctx, "unix", n.cfg.Socket)
 	if err != nil {
-		n.doubt()
+		n.Doubt()
 		return nil, none
 	}
 	if activated(conn) {
@@ -199,54 +227,45 @@ func activated(conn net.Conn) bool {
 	return err == nil && strings.TrimSpace(string(comm)) == "systemd"
 }
 
-func (n *node) event(kind, reason, message string) {
-	n.a.events.Event(&corev1.ObjectReference{
-		Kind: "Node", APIVersion: "v1", Name: n.a.cfg.NodeName, UID: types.UID(n.a.cfg.NodeName),
-	}, kind, reason, message)
-}
-
 // describe gathers what the object says.
-func (n *node) describe() machine.Description {
+func (n *Keeper) describe() Description {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	root := n.info.GraphRoot
 	if root == "" {
-		root = n.a.cfg.DataDir
+		root = n.cfg.DataDir
 	}
-	if f, err := machine.Read(n.a.cfg.DataDir, root); err == nil {
+	if f, err := Read(n.cfg.DataDir, root); err == nil {
 		// The size of disk and memory is told once: a number that wavers is a write every time.
 		if n.facts.Disk != 0 {
 			f.Disk, f.Memory = n.facts.Disk, n.facts.Memory
 		}
 		n.facts = f
 	}
-	c := n.a.cfg
-	return machine.Description{
-		Name: c.NodeName, IPs: ipStrings(c.NodeIPs), PodCIDR: c.PodCIDR.String(), MaxPods: c.MaxPods,
-		StreamPort: c.StreamPort, Version: c.KubeletVersion, Facts: n.facts, Podman: n.info, PodmanError: n.away,
-		Now: c.Now(),
-	}
+	d := n.cfg.Description
+	d.Facts, d.Podman, d.PodmanError, d.Now = n.facts, n.info, n.away, n.cfg.Now()
+	return d
 }
 
 // publish writes the object if it says anything new.
-func (n *node) publish(ctx context.Context) error {
+func (n *Keeper) publish(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	nodes := n.a.cfg.Client.CoreV1().Nodes()
+	nodes := n.cfg.Client.CoreV1().Nodes()
 	if n.told == nil {
 		d := n.describe()
-		want := machine.Node(d, nil)
+		want := Node(d, nil)
 		got, err := nodes.Create(ctx, want, metav1.CreateOptions{})
 		switch {
 		case err == nil:
-			n.event(corev1.EventTypeNormal, "Starting", "Starting kubelet.")
+			n.cfg.Event(corev1.EventTypeNormal, "Starting", "Starting kubelet.")
 		case apierrors.IsAlreadyExists(err):
 			if got, err = nodes.Get(ctx, want.Name, metav1.GetOptions{}); err != nil {
 				return fmt.Errorf("read node: %w", err)
 			}
-			if n.a.booted {
-				n.event(corev1.EventTypeWarning, "Rebooted",
-					fmt.Sprintf("Node %s has been rebooted, boot id: %s", want.Name, n.a.boot))
+			if n.cfg.Booted {
+				n.cfg.Event(corev1.EventTypeWarning, "Rebooted",
+					fmt.Sprintf("Node %s has been rebooted, boot id: %s", want.Name, n.cfg.Boot))
 			}
 		default:
 			return fmt.Errorf("create node: %w", err)
@@ -260,7 +279,7 @@ func (n *node) publish(ctx context.Context) error {
 }
 
 // relabel restores labels and pod range of a node that was there before us.
-func (n *node) relabel(ctx context.Context, want *corev1.Node) error {
+func (n *Keeper) relabel(ctx context.Context, want *corev1.Node) error {
 	spec := map[string]any{}
 	if n.told.Spec.PodCIDR == "" {
 		spec["podCIDR"], spec["podCIDRs"] = want.Spec.PodCIDR, want.Spec.PodCIDRs
@@ -278,7 +297,7 @@ func (n *node) relabel(ctx context.Context, want *corev1.Node) error {
 	if err != nil {
 		return fmt.Errorf("encode node: %w", err)
 	}
-	got, err := n.a.cfg.Client.CoreV1().Nodes().Patch(ctx, want.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+	got, err := n.cfg.Client.CoreV1().Nodes().Patch(ctx, want.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
 	if err != nil {
 		return fmt.Errorf("label node: %w", err)
 	}
@@ -286,10 +305,10 @@ func (n *node) relabel(ctx context.Context, want *corev1.Node) error {
 	return nil
 }
 
-func (n *node) publishStatus(ctx context.Context) error {
+func (n *Keeper) publishStatus(ctx context.Context) error {
 	d := n.describe()
 	next := n.told.DeepCopy()
-	want := machine.Node(d, n.told.Status.Conditions).Status
+	want := Node(d, n.told.Status.Conditions).Status
 	foreign := next.Status.Conditions[:0:0]
 	for _, c := range next.Status.Conditions {
 		if !ownCondition(want.Conditions, c.Type) {
@@ -315,7 +334,7 @@ func (n *node) publishStatus(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("compare node: %w", err)
 	}
-	got, err := n.a.cfg.Client.CoreV1().Nodes().Patch(ctx, next.Name, types.StrategicMergePatchType, patch,
+	got, err := n.cfg.Client.CoreV1().Nodes().Patch(ctx, next.Name, types.StrategicMergePatchType, patch,
 		metav1.PatchOptions{}, "status")
 	if apierrors.IsNotFound(err) {
 		n.told = nil // somebody deleted it; the next try makes it anew
@@ -338,9 +357,9 @@ func ownCondition(own []corev1.NodeCondition, t corev1.NodeConditionType) bool {
 }
 
 // announce writes an event for what this host turns out not to be able to do.
-func (n *node) announce(now *corev1.Node) {
+func (n *Keeper) announce(now *corev1.Node) {
 	for _, c := range now.Status.Conditions {
-		if c.Type != machine.PodResourceLimits && c.Type != machine.PrivilegedHostPorts || c.Status != corev1.ConditionFalse {
+		if c.Type != PodResourceLimits && c.Type != PrivilegedHostPorts || c.Status != corev1.ConditionFalse {
 			continue
 		}
 		known := false
@@ -348,15 +367,16 @@ func (n *node) announce(now *corev1.Node) {
 			known = known || o.Type == c.Type && o.Status == c.Status
 		}
 		if !known {
-			n.event(corev1.EventTypeWarning, string(c.Type), c.Message)
+			n.cfg.Event(corev1.EventTypeWarning, string(c.Type), c.Message)
 		}
 	}
 }
 
-// allocatable is what pods may use of this node.
-func (a *Agent) allocatable() corev1.ResourceList {
-	a.node.mu.Lock()
-	d := machine.Description{Facts: a.node.facts, MaxPods: a.cfg.MaxPods}
-	a.node.mu.Unlock()
-	return machine.Allocatable(d)
+// Allocatable is what pods may use of this node.
+func (n *Keeper) Allocatable() corev1.ResourceList {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	d := n.cfg.Description
+	d.Facts = n.facts
+	return Allocatable(d)
 }

@@ -1,4 +1,4 @@
-package agent
+package worker
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/podman-swarm/podman-swarm/internal/agent/ledger"
 	"github.com/podman-swarm/podman-swarm/internal/agent/plan"
 	"github.com/podman-swarm/podman-swarm/internal/agent/podfile"
 	"github.com/podman-swarm/podman-swarm/internal/netd"
@@ -21,7 +22,7 @@ import (
 // ensureSandbox makes what all containers of the pod share: volumes, network, files, Podman's pod.
 // Everything in it is idempotent, so it is also how a pod of a former agent is taken over; then
 // volumes that cannot be refreshed do not stand in the way.
-func (w *worker) ensureSandbox(ctx context.Context, pod *corev1.Pod, takeOver bool) error {
+func (w *Worker) ensureSandbox(ctx context.Context, pod *corev1.Pod, takeOver bool) error {
 	if w.sandbox {
 		if w.paths == nil || w.synced != volumeKey(pod) {
 			return w.setupVolumes(ctx, pod)
@@ -29,7 +30,7 @@ func (w *worker) ensureSandbox(ctx context.Context, pod *corev1.Pod, takeOver bo
 		return nil
 	}
 	w.known = true
-	for _, n := range w.a.cfg.Volumes.Notes(pod) {
+	for _, n := range w.host.Volumes.Notes(pod) {
 		w.note("VolumeNote", n)
 	}
 	if err := w.setupVolumes(ctx, pod); err != nil && !takeOver {
@@ -55,7 +56,7 @@ type sandboxError struct{ error }
 func (e sandboxError) Unwrap() error { return e.error }
 
 // tellSandbox writes the event of a sandbox that could not be made.
-func (w *worker) tellSandbox(err error) {
+func (w *Worker) tellSandbox(err error) {
 	var bad sandboxError
 	if errors.As(err, &bad) {
 		w.event("", corev1.EventTypeWarning, "FailedCreatePodSandBox",
@@ -63,11 +64,11 @@ func (w *worker) tellSandbox(err error) {
 	}
 }
 
-func (w *worker) attach(ctx context.Context, pod *corev1.Pod) error {
+func (w *Worker) attach(ctx context.Context, pod *corev1.Pod) error {
 	if pod.Spec.HostNetwork {
 		return nil
 	}
-	at, err := w.a.cfg.Network.Add(ctx, string(w.uid))
+	at, err := w.host.Network.Add(ctx, string(w.uid))
 	if err != nil {
 		return sandboxError{err}
 	}
@@ -76,25 +77,25 @@ func (w *worker) attach(ctx context.Context, pod *corev1.Pod) error {
 }
 
 // group makes Podman's pod, or finds the one a killed agent made.
-func (w *worker) group(ctx context.Context, pod *corev1.Pod) error {
-	if x, ok := w.a.groups.get(w.uid); ok {
-		if x.boot == w.a.boot || !podspec.SharesPID(pod) {
+func (w *Worker) group(ctx context.Context, pod *corev1.Pod) error {
+	if x, ok := w.host.Groups.Get(w.uid); ok {
+		if x.Boot == w.host.Boot || !podspec.SharesPID(pod) {
 			return nil
 		}
 		// A pod with an infra container does not survive a boot: Podman forgets its control group.
 		// How its containers ended is told before their records go.
-		if err := errors.Join(w.tell(ctx, pod, false), w.a.cfg.Runtime.RemovePod(ctx, x.id)); err != nil {
+		if err := errors.Join(w.tell(ctx, pod, false), w.host.Runtime.RemovePod(ctx, x.ID)); err != nil {
 			return err
 		}
-		for _, c := range w.a.store.of(w.uid) {
-			w.a.store.remove(c.ID)
+		for _, c := range w.host.Ledger.Of(w.uid) {
+			w.host.Ledger.Remove(c.ID)
 		}
-		w.a.groups.remove(w.uid)
+		w.host.Groups.Remove(w.uid)
 	}
-	id, err := w.a.cfg.Runtime.CreatePod(ctx, podspec.Pod(pod, w.a.host()))
+	id, err := w.host.Runtime.CreatePod(ctx, podspec.Pod(pod, w.host.Facts()))
 	if errors.Is(err, podman.ErrConflict) {
 		var list []podman.Pod
-		list, err = w.a.cfg.Runtime.Pods(ctx, map[string]string{podspec.LabelUID: string(w.uid)})
+		list, err = w.host.Runtime.Pods(ctx, map[string]string{podspec.LabelUID: string(w.uid)})
 		if err == nil && len(list) == 1 {
 			id = list[0].ID
 		}
@@ -107,12 +108,12 @@ func (w *worker) group(ctx context.Context, pod *corev1.Pod) error {
 	case id == "":
 		return sandboxError{fmt.Errorf("the name %s is taken by a pod of somebody else", podspec.PodName(pod))}
 	}
-	w.a.groups.add(w.uid, group{id, w.a.boot})
+	w.host.Groups.Add(w.uid, ledger.Group{ID: id, Boot: w.host.Boot})
 	return nil
 }
 
 // publish opens the pod's host ports.
-func (w *worker) publish(ctx context.Context, pod *corev1.Pod) {
+func (w *Worker) publish(ctx context.Context, pod *corev1.Pod) {
 	if pod.Spec.HostNetwork || len(w.ports) > 0 {
 		return
 	}
@@ -130,7 +131,7 @@ func (w *worker) publish(ctx context.Context, pod *corev1.Pod) {
 					hp.IP = ip
 				}
 			}
-			c, err := w.a.cfg.Network.Publish(ctx, hp)
+			c, err := w.host.Network.Publish(ctx, hp)
 			if err != nil {
 				// Without its port the pod is of less use, but it runs; the next start tries again.
 				w.event("", corev1.EventTypeWarning, "HostPortFailed", err.Error())
@@ -141,7 +142,7 @@ func (w *worker) publish(ctx context.Context, pod *corev1.Pod) {
 	}
 }
 
-func (w *worker) closePorts() {
+func (w *Worker) closePorts() {
 	for _, p := range w.ports {
 		if err := p.Close(); err != nil {
 			w.log.Debug("close host port", "err", err)
@@ -150,24 +151,30 @@ func (w *worker) closePorts() {
 	w.ports = nil
 }
 
-func (w *worker) dir() string { return filepath.Join(w.a.cfg.DataDir, "pods", string(w.uid)) }
+func (w *Worker) dir() string { return filepath.Join(w.host.DataDir, "pods", string(w.uid)) }
 
-func logDir(root string, pod *corev1.Pod) string {
+// LogDir is where the logs of a pod are, below the data directory; its name ends in the UID.
+func LogDir(root string, pod *corev1.Pod) string {
 	return filepath.Join(root, "logs", strings.Join([]string{pod.Namespace, pod.Name, string(pod.UID)}, "_"))
 }
 
-func (w *worker) logPath(pod *corev1.Pod, c string, attempt int) string {
-	return filepath.Join(logDir(w.a.cfg.DataDir, pod), c, fmt.Sprintf("%d.log", attempt))
+// LogPath is the log of one attempt at a container.
+func LogPath(root string, pod *corev1.Pod, c plan.Container) string {
+	return filepath.Join(LogDir(root, pod), c.Name, fmt.Sprintf("%d.log", c.Attempt))
 }
 
-func (w *worker) terminationLog(c string, attempt int) string {
+func (w *Worker) logPath(pod *corev1.Pod, c string, attempt int) string {
+	return LogPath(w.host.DataDir, pod, plan.Container{Name: c, Attempt: attempt})
+}
+
+func (w *Worker) terminationLog(c string, attempt int) string {
 	return filepath.Join(w.dir(), "containers", c, fmt.Sprintf("%d-termination-log", attempt))
 }
 
 // podIPs are the pod's own addresses, the node's with hostNetwork.
-func (w *worker) podIPs(pod *corev1.Pod) []string {
+func (w *Worker) podIPs(pod *corev1.Pod) []string {
 	if pod.Spec.HostNetwork {
-		return w.a.hostIPs()
+		return w.hostIPs()
 	}
 	if w.at.IP.IsValid() {
 		return []string{w.at.IP.String()}
@@ -176,7 +183,7 @@ func (w *worker) podIPs(pod *corev1.Pod) []string {
 }
 
 // files writes the pod's hosts and resolv.conf.
-func (w *worker) files(pod *corev1.Pod) error {
+func (w *Worker) files(pod *corev1.Pod) error {
 	if err := os.MkdirAll(w.dir(), 0o755); err != nil { //nolint:gosec // containers of any user read below
 		return err
 	}
@@ -184,13 +191,13 @@ func (w *worker) files(pod *corev1.Pod) error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	hosts := podfile.Hosts(pod, w.podIPs(pod), w.a.cfg.ClusterDomain, nodeHosts)
+	hosts := podfile.Hosts(pod, w.podIPs(pod), w.host.ClusterDomain, nodeHosts)
 	nodeResolv, err := os.ReadFile(nodeResolvConf())
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	dns := podfile.DNS{NodeFile: nodeResolv, ClusterDomain: w.a.cfg.ClusterDomain}
-	for _, ip := range w.a.cfg.ClusterDNS {
+	dns := podfile.DNS{NodeFile: nodeResolv, ClusterDomain: w.host.ClusterDomain}
+	for _, ip := range w.host.ClusterDNS {
 		dns.ClusterServers = append(dns.ClusterServers, ip.String())
 	}
 	resolv, remark := podfile.Resolv(pod, dns)
@@ -220,16 +227,16 @@ func nodeResolvConf() string {
 }
 
 // adopt takes over what a former agent made, once, when the worker is new.
-func (w *worker) adopt(ctx context.Context, pod *corev1.Pod) error {
+func (w *Worker) adopt(ctx context.Context, pod *corev1.Pod) error {
 	if w.adopted {
 		return nil
 	}
-	containers := w.a.store.of(w.uid)
+	containers := w.host.Ledger.Of(w.uid)
 	here := false
 	for i := range containers {
 		c := &containers[i]
 		w.known = true
-		here = here || c.Boot == w.a.boot
+		here = here || c.Boot == w.host.Boot
 		w.backoffs[c.Name] = plan.Resumed(plan.Latest(containers, c.Name))
 	}
 	if here {
