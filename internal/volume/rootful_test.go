@@ -54,6 +54,13 @@ func TestRootfulMemoryIsATmpfsOfItsSize(t *testing.T) {
 	if _, err := os.Stat(file); err != nil {
 		t.Error("mounted over itself")
 	}
+	if err := unmountBelow(dir); err != nil { // what a reboot leaves: the directory
+		t.Fatal(err)
+	}
+	mustSetup(t, v, pod)
+	if err := unix.Statfs(dir, &st); err != nil || st.Type != unix.TMPFS_MAGIC {
+		t.Errorf("not mounted again: %v", err)
+	}
 	if err := v.Teardown(t.Context(), pod.UID); err != nil {
 		t.Fatal(err)
 	}
