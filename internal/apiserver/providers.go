@@ -124,6 +124,12 @@ func addHook(gs *genericapiserver.GenericAPIServer, p cpapiserver.RESTStoragePro
 	if err != nil {
 		return err
 	}
+	switch p.(type) {
+	case rbacrest.RESTStorageProvider:
+		hook = bootstrapHook(ensureRoles)
+	case schedulingrest.RESTStorageProvider:
+		hook = bootstrapHook(ensurePriorityClasses)
+	}
 	return gs.AddPostStartHook(name, hook)
 }
 
