@@ -3,6 +3,7 @@ package state
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,6 +50,34 @@ func TestExpiry(t *testing.T) {
 		pass(601 * time.Second)
 		if _, ok := s.View().Get("/e/7"); ok {
 			t.Fatal("a renewed key outlived its 600 s")
+		}
+	})
+}
+
+// Whoever renews a key just as it expires keeps it.
+func TestExpiryAgainstRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, Config{})
+		const n = 200
+		for i := range n {
+			if _, err := s.Apply(t.Context(), Write{Key: fmt.Sprint("/", i), TTL: 10}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		e, _ := s.View().Get("/0")
+		pass(time.Until(time.Unix(e.Expires, 0)))
+		var wg sync.WaitGroup
+		for i := range n {
+			wg.Go(func() {
+				if _, err := s.Apply(t.Context(), Write{Key: fmt.Sprint("/", i), Expect: Any, TTL: 1000}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		pass(5 * time.Second)
+		if got := s.View().Count("", ""); got != n {
+			t.Errorf("%d of %d renewed keys are there", got, n)
 		}
 	})
 }

@@ -298,3 +298,33 @@ func TestLogFailureHeals(t *testing.T) {
 		seen = max(seen, upTo)
 	}
 }
+
+// An only voter has everything before Raft runs, so also when Raft cannot write.
+func TestRestoreBeforeRaft(t *testing.T) {
+	cfg := Config{Dir: t.TempDir(), NodeID: "n1", Log: quiet()}
+	s := open(t, cfg)
+	for i := range 100 {
+		put(t, s, fmt.Sprint("/", i), "v")
+		if i == 50 {
+			if err := s.instance().r.Snapshot().Error(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	want := s.Revision()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	st, err := openStores(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.close()
+	again := &Store{fsm: machine.New(machine.Config{Log: quiet(), Now: time.Now, Retain: Retention{Events: 1000, Age: time.Hour}})}
+	if err := again.restore(st); err != nil {
+		t.Fatal(err)
+	}
+	if got := again.View(); got.Revision() != want || got.Count("", "") != 100 {
+		t.Errorf("restored revision %d with %d keys, want %d with 100", got.Revision(), got.Count("", ""), want)
+	}
+}

@@ -152,12 +152,12 @@ func TestLogIsASequence(t *testing.T) {
 	})
 }
 
-type testing2 interface {
+type fatal interface {
 	Helper()
 	Fatal(args ...any)
 }
 
-func snapshot(t testing2, d *Disk, index uint64) {
+func snapshot(t fatal, d *Disk, index uint64) {
 	t.Helper()
 	sink, err := d.Snapshots.Create(1, index, 1, raft.Configuration{}, 1, nil)
 	if err != nil {

@@ -230,6 +230,9 @@ func (x *driver) check(t *rapid.T) {
 	if x.f.hist.last() != x.m.rev {
 		t.Fatalf("history ends at %d, want %d", x.f.hist.last(), x.m.rev)
 	}
+	if e := x.f.hist.epochs; len(e) > 1 && e[1].first <= x.f.hist.base+1 {
+		t.Fatalf("epochs %v are kept of a history that begins after %d", e, x.f.hist.base)
+	}
 	var expire []Entry
 	for _, e := range x.m.now {
 		if e.Expires > 0 && e.Expires <= 2 {
