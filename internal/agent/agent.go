@@ -278,7 +278,9 @@ func (a *Agent) pokeAll() {
 }
 
 func (a *Agent) facts() podspec.Facts {
-	return podspec.Facts{Podman: a.info, Node: a.cfg.NodeName, BootID: a.boot, SeccompDir: seccompDir(a.cfg.DataDir)}
+	return podspec.Facts{
+		Podman: a.info, Node: a.cfg.NodeName, BootID: a.boot, SeccompDir: seccompDir(a.cfg.DataDir), Sysctls: a.cfg.PodSysctls,
+	}
 }
 
 func ipStrings(ips []netip.Addr) []string {

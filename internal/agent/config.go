@@ -35,6 +35,8 @@ type Config struct {
 	Client  kubernetes.Interface
 	Runtime Runtime
 	Network Network
+	// PodSysctls are what Network sets its namespaces to; Podman must not set them otherwise.
+	PodSysctls map[string]string
 	// Volumes is made by New when nil.
 	Volumes Volumes
 	// Socket is the libpod socket of a service that is always there: its absence makes the node

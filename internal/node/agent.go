@@ -49,6 +49,7 @@ func runAgent(ctx context.Context, h *host, p agentParts) error {
 		Client:         client,
 		Runtime:        p.podman,
 		Network:        p.network,
+		PodSysctls:     p.network.current.Load().Sysctls(),
 		Socket:         h.cfg.PodmanSocket,
 		Listener:       p.streams,
 		KubeletVersion: version.Kubernetes + "+swarm",

@@ -45,6 +45,9 @@ type Facts struct {
 	Node       string // this node's name
 	BootID     string // changes with every boot: a container of an older one did not end by itself
 	SeccompDir string // where Localhost profiles are
+	// Sysctls are what pods' network namespaces are set to. Every container is told them again, since
+	// Podman sets some back to defaults of its own; what the pod asks for wins.
+	Sysctls map[string]string
 }
 
 // IPC is what the containers of one pod share.

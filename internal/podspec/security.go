@@ -2,6 +2,7 @@ package podspec
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -89,6 +90,9 @@ func security(spec *podman.ContainerSpec, in Input, w *warnings) error {
 		return err
 	}
 	spec.User = userString(id, in.Image)
+	if in.NetNS != "" {
+		spec.Sysctl = maps.Clone(in.Host.Sysctls)
+	}
 	podContext(spec, in.Pod.Spec.SecurityContext, w)
 	if err := checkIDs(id, spec.Groups, in.Host.Podman.MaxUID); err != nil {
 		return err
