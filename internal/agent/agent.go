@@ -279,7 +279,7 @@ func (a *Agent) pokeAll() {
 
 func (a *Agent) facts() podspec.Facts {
 	return podspec.Facts{
-		Podman: a.info, Node: a.cfg.NodeName, BootID: a.boot, SeccompDir: seccompDir(a.cfg.DataDir), Sysctls: a.cfg.PodSysctls,
+		Podman: a.info, Node: a.cfg.NodeName, DataDir: a.cfg.DataDir, BootID: a.boot, SeccompDir: seccompDir(a.cfg.DataDir), Sysctls: a.cfg.PodSysctls,
 	}
 }
 

@@ -248,6 +248,30 @@ func TestAdoption(t *testing.T) {
 	})
 }
 
+// Two nodes of one name run on one machine: each leaves the other's pods alone.
+func TestNeighbour(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.create(newPod("a", nil))
+		before := w.running("a", "c")
+		w.stop()
+		if err := w.api.CoreV1().Pods("default").Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		dir, run := w.dir, w.run
+		w.dir, w.run = t.TempDir(), t.TempDir()
+		w.start()
+		w.wait(time.Minute)
+		if after := w.running("a", "c"); after != before || after == "" {
+			t.Errorf("the neighbour's container %s became %q", before, after)
+		}
+		w.stop()
+		w.dir, w.run = dir, run
+		w.start()
+		w.wait(time.Minute)
+		w.nothingLeft()
+	})
+}
+
 // A power failure: nothing of what was cut off counts as success.
 func TestReboot(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {

@@ -75,9 +75,10 @@ func (a *Agent) inventory(ctx context.Context) error {
 	return a.relist(ctx)
 }
 
-// labels select what is this node's.
+// labels select what is this node's: of this data directory, whatever the node is called. Another
+// node of the same name may run on this machine, and after a change of name ours is still ours.
 func (a *Agent) labels() map[string]string {
-	return map[string]string{podspec.LabelNode: a.cfg.NodeName}
+	return map[string]string{podspec.LabelDataDir: a.cfg.DataDir}
 }
 
 // relist reads all containers and wakes the pods for which that is news.

@@ -93,6 +93,9 @@ func (c Config) WithDefaults() Config {
 		}
 	}
 	set(&c.DataDir, DefaultDataDir())
+	if c.DataDir != "" {
+		c.DataDir = filepath.Clean(c.DataDir) // its name is what this node's containers are known by
+	}
 	if host, err := os.Hostname(); err == nil {
 		set(&c.NodeName, strings.ToLower(host))
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
+	"path/filepath"
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/apiserver"
@@ -35,6 +36,9 @@ func prepare(cfg Config, log *slog.Logger) (*host, error) {
 	dir, err := openDataDir(cfg.DataDir)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.DataDir, err = filepath.EvalSymlinks(cfg.DataDir); err != nil {
+		return nil, errors.Join(fmt.Errorf("data directory: %w", err), dir.close())
 	}
 	runDir, err := runtimeDir(cfg.DataDir, rootless())
 	if err != nil {

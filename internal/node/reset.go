@@ -26,18 +26,18 @@ func Reset(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer client.Close() //nolint:errcheck // a service that stays leaves by itself when idle
-	if err := removePods(ctx, client, cfg.NodeName); err != nil {
+	if err := removePods(ctx, client, h.cfg.DataDir); err != nil {
 		return err
 	}
 	if err := netd.Destroy(ctx, h.netdConfig()); err != nil {
 		return fmt.Errorf("remove pod network: %w", err)
 	}
-	return errors.Join(removeTree(ctx, cfg.DataDir), os.RemoveAll(h.runDir))
+	return errors.Join(removeTree(ctx, h.cfg.DataDir), os.RemoveAll(h.runDir))
 }
 
-// removePods removes the containers and pods that carry this node's label.
-func removePods(ctx context.Context, client *podman.Client, node string) error {
-	ours := map[string]string{podspec.LabelNode: node}
+// removePods removes the containers and pods of the node that has this data directory.
+func removePods(ctx context.Context, client *podman.Client, dataDir string) error {
+	ours := map[string]string{podspec.LabelDataDir: dataDir}
 	containers, err := client.Containers(ctx, ours)
 	if err != nil {
 		return fmt.Errorf("list containers: %w", err)

@@ -14,7 +14,8 @@ import (
 
 // Labels on everything we make in Podman.
 const (
-	LabelNode      = "io.podman-swarm.node"
+	LabelNode      = "io.podman-swarm.node"     // for people; nodes of one machine may share it
+	LabelDataDir   = "io.podman-swarm.data-dir" // whose it is: one data directory is one node
 	LabelBootID    = "io.podman-swarm.boot-id"
 	LabelNamespace = "io.kubernetes.pod.namespace"
 	LabelPod       = "io.kubernetes.pod.name"
@@ -43,6 +44,7 @@ type Mount struct {
 type Facts struct {
 	Podman     podman.Info
 	Node       string // this node's name
+	DataDir    string // this node's data directory, the same on every start
 	BootID     string // changes with every boot: a container of an older one did not end by itself
 	SeccompDir string // where Localhost profiles are
 	// Sysctls are what pods' network namespaces are set to. Every container is told them again, since
@@ -90,7 +92,8 @@ func Name(pod *corev1.Pod, container string, attempt int) string {
 
 // Ident is what our labels tell of a container or a pod.
 type Ident struct {
-	Node, BootID        string
+	Node, DataDir       string
+	BootID              string
 	Namespace, Pod, UID string
 	Container, Hash     string // empty on a pod
 	Attempt             int
@@ -100,11 +103,12 @@ type Ident struct {
 // Identify reads our labels; ok is false for what is not ours.
 func Identify(labels map[string]string) (id Ident, ok bool) {
 	id = Ident{
-		Node: labels[LabelNode], BootID: labels[LabelBootID], Namespace: labels[LabelNamespace], Pod: labels[LabelPod],
-		UID: labels[LabelUID], Container: labels[LabelContainer], Hash: labels[LabelHash],
+		Node: labels[LabelNode], DataDir: labels[LabelDataDir], BootID: labels[LabelBootID],
+		Namespace: labels[LabelNamespace], Pod: labels[LabelPod], UID: labels[LabelUID],
+		Container: labels[LabelContainer], Hash: labels[LabelHash],
 		Init: labels[LabelType] == TypeInit,
 	}
-	if id.Node == "" || id.UID == "" {
+	if id.DataDir == "" || id.UID == "" {
 		return Ident{}, false
 	}
 	if a, err := strconv.Atoi(labels[LabelAttempt]); err == nil {
@@ -115,7 +119,7 @@ func Identify(labels map[string]string) (id Ident, ok bool) {
 
 func podLabels(pod *corev1.Pod, host Facts) map[string]string {
 	return map[string]string{
-		LabelNode: host.Node, LabelBootID: host.BootID,
+		LabelNode: host.Node, LabelDataDir: host.DataDir, LabelBootID: host.BootID,
 		LabelNamespace: pod.Namespace, LabelPod: pod.Name, LabelUID: string(pod.UID),
 	}
 }

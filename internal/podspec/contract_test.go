@@ -41,7 +41,7 @@ func newBench(t *testing.T) bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.host = podspec.Facts{Podman: info, Node: "n1", BootID: "b1"}
+	b.host = podspec.Facts{Podman: info, Node: "n1", DataDir: "/contract", BootID: "b1"}
 	if b.img, err = b.c.Image(t.Context(), "busybox:1"); err != nil {
 		t.Fatal(err)
 	}

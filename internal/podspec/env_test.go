@@ -208,11 +208,11 @@ func TestServiceEnv(t *testing.T) {
 func TestIdentify(t *testing.T) {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u"}}
 	c := &corev1.Container{Name: "c", Image: "i", Command: []string{"x"}}
-	spec, _, err := podspec.Container(podspec.Input{Pod: pod, Container: c, Init: true, Attempt: 3, Host: podspec.Facts{Node: "n", BootID: "b"}})
+	spec, _, err := podspec.Container(podspec.Input{Pod: pod, Container: c, Init: true, Attempt: 3, Host: podspec.Facts{Node: "n", DataDir: "/d", BootID: "b"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := podspec.Ident{Node: "n", BootID: "b", Namespace: "ns", Pod: "p", UID: "u", Container: "c", Hash: podspec.Hash(c), Attempt: 3, Init: true}
+	want := podspec.Ident{Node: "n", DataDir: "/d", BootID: "b", Namespace: "ns", Pod: "p", UID: "u", Container: "c", Hash: podspec.Hash(c), Attempt: 3, Init: true}
 	if got, ok := podspec.Identify(spec.Labels); !ok || got != want {
 		t.Errorf("%+v, %v", got, ok)
 	}

@@ -84,7 +84,7 @@ func compile(t *testing.T, ar *txtar.Archive) []byte {
 			}
 		}
 	}
-	host := podspec.Facts{Podman: info, Node: "n1", BootID: "boot", SeccompDir: "/var/lib/swarm/seccomp",
+	host := podspec.Facts{Podman: info, Node: "n1", DataDir: "/var/lib/swarm", BootID: "boot", SeccompDir: "/var/lib/swarm/seccomp",
 		Sysctls: map[string]string{"net.ipv4.ping_group_range": "0 65535", "net.core.somaxconn": "128"}}
 	res := result{Pod: podspec.Pod(&pod, host)}
 	add := func(c *corev1.Container, initial bool) {
