@@ -17,6 +17,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// pass lets virtual time pass.
+func pass(d time.Duration) { <-time.After(d) }
+
 // start runs the loop and returns a function that stops it and waits for the end of Run.
 func start(t *testing.T, l *loop.Loop) func() {
 	t.Helper()
@@ -42,7 +45,7 @@ func TestRetriesWithGrowingDelayUntilSuccess(t *testing.T) {
 		}, loop.Options{BaseDelay: time.Second, MaxDelay: 4 * time.Second})
 		stop := start(t, l)
 		l.Add("a")
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		stop()
 		want := []time.Duration{0, 1 * time.Second, 3 * time.Second, 7 * time.Second, 11 * time.Second}
 		if fmt.Sprint(calls) != fmt.Sprint(want) {
@@ -67,7 +70,7 @@ func TestSuccessForgetsEarlierErrors(t *testing.T) {
 		for range 3 {
 			began = time.Now()
 			l.Add("a")
-			time.Sleep(time.Minute)
+			pass(time.Minute)
 		}
 		stop()
 		if got, want := fmt.Sprint(calls), "[0s 1s 0s 1s 0s 1s]"; got != want {
@@ -86,7 +89,7 @@ func TestOneKeyIsNeverReconciledTwiceAtOnce(t *testing.T) {
 			}
 			most.Store(max(most.Load(), inside.Add(1)))
 			calls.Add(1)
-			time.Sleep(time.Second)
+			pass(time.Second)
 			inside.Add(-1)
 			perKey[key].Add(-1)
 			return nil
@@ -96,9 +99,9 @@ func TestOneKeyIsNeverReconciledTwiceAtOnce(t *testing.T) {
 			for key := range perKey {
 				l.Add(key)
 			}
-			time.Sleep(100 * time.Millisecond)
+			pass(100 * time.Millisecond)
 		}
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		stop()
 		if most.Load() != 3 {
 			t.Errorf("%d keys at once, want 3", most.Load())
@@ -122,12 +125,12 @@ func TestKeysAddedBeforeRunAndBetweenRunsAreKept(t *testing.T) {
 		l.AddAfter("later", 10*time.Second)
 		l.AddAfter("later", 30*time.Second)
 		l.Add("now")
-		time.Sleep(4 * time.Second)
+		pass(4 * time.Second)
 		stop := start(t, l)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		stop()
 		l.Add("between")
-		time.Sleep(time.Second)
+		pass(time.Second)
 		stop = start(t, l)
 		synctest.Wait()
 		stop()
@@ -143,7 +146,7 @@ func TestRunWaitsForTheCallUnderWayAndDropsTheRest(t *testing.T) {
 		var calls []string
 		l := loop.New("stop", func(ctx context.Context, key string) error {
 			<-ctx.Done()
-			time.Sleep(time.Second)
+			pass(time.Second)
 			calls = append(calls, key)
 			return ctx.Err()
 		}, loop.Options{})
