@@ -94,7 +94,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.host.Events = recorder
 	defer closeEvents()
 	g, ctx := errgroup.WithContext(ctx)
-	factory, services := a.informers()
+	factory, services := a.informers() //nolint:contextcheck // workers live as long as Run
 	factory.Start(ctx.Done())
 	services.Start(ctx.Done())
 	defer factory.Shutdown()
@@ -129,7 +129,7 @@ func (a *Agent) informers() (pods, services informers.SharedInformerFactory) {
 	informer := pods.Core().V1().Pods().Informer()
 	a.pods = informer.GetIndexer()
 	// The informer is not shared, so adding the handler before its start cannot fail.
-	_, _ = informer.AddEventHandler(cache.ResourceEventHandlerFuncs{ //nolint:errcheck // see above
+	_, _ = informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { a.onPod(obj) },
 		UpdateFunc: func(_, obj any) { a.onPod(obj) },
 		DeleteFunc: func(obj any) { a.onGone(obj) },
@@ -228,13 +228,13 @@ func (a *Agent) begin(ctx context.Context) {
 		if left[pod.UID] {
 			w.Expect()
 		}
-		a.hire(w)
+		a.hire(w) //nolint:contextcheck // workers live as long as Run
 		delete(left, pod.UID)
 	}
 	for uid := range left {
 		if a.workers[uid] == nil {
 			a.cfg.Log.Info("removing what is left of a pod the API does not have", "pod", string(uid))
-			a.hire(worker.Leftover(a.host, uid))
+			a.hire(worker.Leftover(a.host, uid)) //nolint:contextcheck // as above
 		}
 	}
 }

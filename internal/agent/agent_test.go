@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -16,7 +17,8 @@ import (
 )
 
 func TestPodRuns(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		w.create(newPod("a", func(p *corev1.Pod) {
 			p.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 8080, Protocol: "TCP"}}
 		}))
@@ -43,7 +45,7 @@ func TestPodRuns(t *testing.T) {
 }
 
 func TestInitContainers(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
 		w.podman.Behave = func(s podman.ContainerSpec) podmantest.Behavior {
 			if strings.Contains(s.Name, "_i") {
 				return podmantest.Behavior{Exits: true, After: 2 * time.Second}
@@ -62,7 +64,8 @@ func TestInitContainers(t *testing.T) {
 }
 
 func TestCrashLoop(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		w.podman.Behave = func(podman.ContainerSpec) podmantest.Behavior {
 			return podmantest.Behavior{Exits: true, After: time.Second, Code: 3}
 		}
@@ -96,7 +99,8 @@ func TestCrashLoop(t *testing.T) {
 }
 
 func TestRunOnce(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		w.podman.Behave = func(s podman.ContainerSpec) podmantest.Behavior {
 			b := podmantest.Behavior{Exits: true, After: time.Second}
 			if strings.Contains(s.Name, "bad") {
@@ -126,7 +130,7 @@ func TestRunOnce(t *testing.T) {
 }
 
 func TestImages(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
 		w.create(newPod("a", func(p *corev1.Pod) { p.Spec.Containers[0].Image = "other:1" }))
 		w.want("a", "Pending c=ErrImagePull")
 		w.wait(3 * time.Second)
@@ -145,9 +149,10 @@ func TestImages(t *testing.T) {
 }
 
 func TestStartFailures(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		w.podman.Behave = func(podman.ContainerSpec) podmantest.Behavior {
-			return podmantest.Behavior{StartError: errString("crun: executable file `/app` not found in $PATH: No such file or directory")}
+			return podmantest.Behavior{StartError: errors.New("crun: executable file `/app` not found in $PATH: No such file or directory")}
 		}
 		w.create(newPod("a", nil))
 		w.want("a", "Running c=RunContainerError<ContainerCannotRun(127)")
@@ -169,12 +174,8 @@ func TestStartFailures(t *testing.T) {
 	})
 }
 
-type errString string
-
-func (e errString) Error() string { return string(e) }
-
 func TestGracefulDeletion(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
 		w.podman.Behave = func(podman.ContainerSpec) podmantest.Behavior { return podmantest.Behavior{IgnoreTerm: true} }
 		w.create(newPod("a", nil))
 		w.want("a", "Running c=running+")
@@ -197,7 +198,8 @@ func TestGracefulDeletion(t *testing.T) {
 }
 
 func TestForcedDeletion(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		w.create(newPod("a", nil))
 		if err := w.api.CoreV1().Pods("default").Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
@@ -208,7 +210,7 @@ func TestForcedDeletion(t *testing.T) {
 }
 
 func TestDeletionWhileWaiting(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
 		w.create(newPod("a", func(p *corev1.Pod) { p.Spec.Containers[0].Image = "nowhere:1" }))
 		w.deletePod("a", 30)
 		w.wait(time.Millisecond)
@@ -219,7 +221,8 @@ func TestDeletionWhileWaiting(t *testing.T) {
 
 // The agent is replaced, the containers stay.
 func TestAdoption(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		w.create(newPod("a", nil))
 		w.create(newPod("b", func(p *corev1.Pod) { p.Spec.RestartPolicy = corev1.RestartPolicyNever }))
 		w.create(newPod("c", nil))
@@ -250,7 +253,8 @@ func TestAdoption(t *testing.T) {
 
 // Two nodes of one name run on one machine: each leaves the other's pods alone.
 func TestNeighbour(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		w.create(newPod("a", nil))
 		before := w.running("a", "c")
 		w.stop()
@@ -274,7 +278,8 @@ func TestNeighbour(t *testing.T) {
 
 // A power failure: nothing of what was cut off counts as success.
 func TestReboot(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		w.create(newPod("always", nil))
 		w.create(newPod("never", func(p *corev1.Pod) { p.Spec.RestartPolicy = corev1.RestartPolicyNever }))
 		w.create(newPod("onfailure", func(p *corev1.Pod) { p.Spec.RestartPolicy = corev1.RestartPolicyOnFailure }))
@@ -293,7 +298,8 @@ func TestReboot(t *testing.T) {
 
 // Podman goes and comes back: the node says so, the pods are left alone.
 func TestPodmanAway(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		w.create(newPod("a", nil))
 		before := w.running("a", "c")
 		w.podman.SetDown(true)
@@ -317,7 +323,8 @@ func TestPodmanAway(t *testing.T) {
 }
 
 func TestDeadline(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		five := int64(5)
 		w.create(newPod("a", func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = &five }))
 		w.wait(4 * time.Second)
@@ -331,7 +338,8 @@ func TestDeadline(t *testing.T) {
 }
 
 func TestProbes(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		code := 1
 		w.podman.OnExec = func(_ context.Context, _ string, _ podman.ExecConfig) (int, error) { return code, nil }
 		exec := corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"x"}}}
@@ -356,7 +364,8 @@ func TestProbes(t *testing.T) {
 }
 
 func TestHooks(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		var ran []string
 		w.podman.OnExec = func(_ context.Context, _ string, cfg podman.ExecConfig) (int, error) {
 			ran = append(ran, cfg.Cmd[0])
@@ -388,7 +397,7 @@ func TestHooks(t *testing.T) {
 }
 
 func TestManyCycles(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
 		for range 10 {
 			for _, n := range []string{"a", "b", "c"} {
 				w.create(newPod(n, nil))
@@ -405,7 +414,8 @@ func TestManyCycles(t *testing.T) {
 }
 
 func TestUnsupportedPod(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(w *world) {
+		t := w.t
 		always := corev1.ContainerRestartPolicyAlways
 		w.create(newPod("a", func(p *corev1.Pod) {
 			p.Spec.InitContainers = []corev1.Container{{Name: "s", Image: "app:1", RestartPolicy: &always}}

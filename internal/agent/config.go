@@ -13,12 +13,14 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/podman"
 )
 
-// What an agent needs of its host; see package worker.
-type (
-	Runtime = worker.Runtime
-	Network = worker.Network
-	Volumes = worker.Volumes
-)
+// Runtime is Podman; *podman.Client is one.
+type Runtime = worker.Runtime
+
+// Network gives pods their place in the pod network; *netd.Net is one.
+type Network = worker.Network
+
+// Volumes makes the pods' volumes; *volume.Volumes is one.
+type Volumes = worker.Volumes
 
 // Config of an Agent.
 type Config struct {

@@ -177,7 +177,7 @@ func (c *counter) get(key string) int {
 }
 
 // inWorld runs a test in virtual time, with an agent on a machine that has the image "app:1".
-func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
+func inWorld(t *testing.T, f func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{
@@ -191,7 +191,7 @@ func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 		w.podman.AddImage("app:1", podman.Image{Cmd: []string{"/app"}})
 		w.start()
 		defer func() { w.stop() }()
-		f(t, w)
+		f(w)
 	})
 }
 
@@ -203,12 +203,7 @@ func revisions(api *fake.Clientset) {
 		mu.Lock()
 		defer mu.Unlock()
 		switch a := action.(type) {
-		case clienttesting.CreateAction:
-			n++
-			if p, ok := a.GetObject().(*corev1.Pod); ok {
-				p.ResourceVersion = strconv.Itoa(n)
-			}
-		case clienttesting.UpdateAction:
+		case clienttesting.CreateAction: // an UpdateAction has the same methods
 			n++
 			if p, ok := a.GetObject().(*corev1.Pod); ok {
 				p.ResourceVersion = strconv.Itoa(n)

@@ -112,7 +112,7 @@ func (a *Agent) observe(ctx context.Context) error {
 		last := a.cfg.Now()
 		for sleep(ctx, relistBusy) {
 			a.host.Objects.Expire()
-			a.rotateLogs()
+			a.rotateLogs(ctx)
 			if a.host.Ledger.Running() == 0 || a.cfg.Socket == "" && a.cfg.Now().Sub(last) < relistIdle {
 				continue
 			}
@@ -166,7 +166,7 @@ func (a *Agent) leftovers(ctx context.Context) map[types.UID]bool {
 }
 
 // rotateLogs begins new files for containers whose logs have grown large.
-func (a *Agent) rotateLogs() {
+func (a *Agent) rotateLogs(ctx context.Context) {
 	a.mu.Lock()
 	workers := make([]*worker.Worker, 0, len(a.workers))
 	for _, w := range a.workers {
@@ -183,20 +183,20 @@ func (a *Agent) rotateLogs() {
 			if st, err := os.Stat(path); err != nil || c.State != plan.Running || st.Size() < maxLog {
 				continue
 			}
-			if err := a.rotate(c.ID, path); err != nil {
+			if err := a.rotate(ctx, c.ID, path); err != nil {
 				a.cfg.Log.Debug("rotate log", "path", path, "err", err)
 			}
 		}
 	}
 }
 
-func (a *Agent) rotate(id, path string) error {
+func (a *Agent) rotate(ctx context.Context, id, path string) error {
 	e, ok := a.host.Ledger.Get(id)
 	if !ok {
 		return errNotOurs
 	}
 	if e.Static == "" {
-		ctx, cancel := context.WithTimeout(a.life, callTimeout)
+		ctx, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()
 		x, err := a.cfg.Runtime.Inspect(ctx, id)
 		if err != nil {

@@ -37,15 +37,15 @@ type Runtime interface {
 	Pull(ctx context.Context, ref string, auth *podman.Auth) (string, error)
 }
 
-// Failure is why a container cannot have its image. It is an error.
-type Failure struct {
+// NoImageError is why a container cannot have its image. It is an error.
+type NoImageError struct {
 	Reason  string // the waiting reason
 	Message string
 	Retry   time.Time // try again then
 }
 
 // Error implements error.
-func (f *Failure) Error() string { return f.Reason + ": " + f.Message }
+func (f *NoImageError) Error() string { return f.Reason + ": " + f.Message }
 
 // Request asks for one container's image.
 type Request struct {
@@ -105,14 +105,14 @@ func (m *Images) Lost(ref string) {
 	delete(m.found, ref)
 }
 
-// Ensure returns the image of a container, pulled if its policy says so. The error is a *Failure,
+// Ensure returns the image of a container, pulled if its policy says so. The error is a *NoImageError,
 // Podman's when its service is away, or ctx's.
 func (m *Images) Ensure(ctx context.Context, r Request) (podman.Image, error) {
 	ref := r.Container.Image
 	if _, err := podman.PullName(ref); err != nil {
 		msg := fmt.Sprintf("Failed to apply default image tag %q: couldn't parse image name %q: %v", ref, ref, err)
 		r.Record(corev1.EventTypeWarning, "InspectFailed", msg)
-		return podman.Image{}, m.failed(r, &Failure{Reason: InvalidImageName, Message: msg})
+		return podman.Image{}, m.failed(r, &NoImageError{Reason: InvalidImageName, Message: msg})
 	}
 	// A localhost/ name is by definition of this machine and says nothing to any registry.
 	policy := r.Container.ImagePullPolicy
@@ -131,13 +131,13 @@ func (m *Images) Ensure(ctx context.Context, r Request) (podman.Image, error) {
 	if policy == corev1.PullNever {
 		msg := fmt.Sprintf("Container image %q is not present with pull policy of Never", ref)
 		r.Record(corev1.EventTypeWarning, ErrImageNeverPull, msg)
-		return podman.Image{}, m.failed(r, &Failure{Reason: ErrImageNeverPull, Message: msg})
+		return podman.Image{}, m.failed(r, &NoImageError{Reason: ErrImageNeverPull, Message: msg})
 	}
 	return m.pull(ctx, r, local)
 }
 
 // failed adds the event and the next try to a failure that no back-off governs.
-func (m *Images) failed(r Request, f *Failure) *Failure {
+func (m *Images) failed(r Request, f *NoImageError) *NoImageError {
 	r.Record(corev1.EventTypeWarning, "Failed", "Error: "+f.Reason)
 	f.Retry = m.now().Add(plan.BackoffFirst)
 	return f
@@ -205,7 +205,7 @@ func (m *Images) pull(ctx context.Context, r Request, local bool) (podman.Image,
 	return img, nil
 }
 
-func (m *Images) inBackoff(r Request, b retry) *Failure {
+func (m *Images) inBackoff(r Request, b retry) *NoImageError {
 	until := b.failed.Add(b.Delay)
 	if b.Delay == 0 || !until.After(m.now()) {
 		return nil
@@ -213,7 +213,7 @@ func (m *Images) inBackoff(r Request, b retry) *Failure {
 	msg := fmt.Sprintf("Back-off pulling image %q", r.Container.Image)
 	r.Record(corev1.EventTypeNormal, "BackOff", msg)
 	r.Record(corev1.EventTypeWarning, "Failed", "Error: "+ImagePullBackOff)
-	return &Failure{Reason: ImagePullBackOff, Message: msg + ": " + b.message, Retry: until}
+	return &NoImageError{Reason: ImagePullBackOff, Message: msg + ": " + b.message, Retry: until}
 }
 
 // fetch pulls with each fitting credential, best first; without any it asks as nobody.
@@ -236,7 +236,7 @@ func (m *Images) fetch(ctx context.Context, r Request, local bool) (string, erro
 	return "", errors.Join(errs...)
 }
 
-func (m *Images) pullFailed(r Request, key string, err error) *Failure {
+func (m *Images) pullFailed(r Request, key string, err error) *NoImageError {
 	words := strings.Join(strings.Fields(err.Error()), " ")
 	r.Record(corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %s", r.Container.Image, words))
 	r.Record(corev1.EventTypeWarning, "Failed", "Error: "+ErrImagePull)
@@ -245,7 +245,7 @@ func (m *Images) pullFailed(r Request, key string, err error) *Failure {
 	b := m.backoff[key]
 	now := m.now()
 	m.backoff[key] = retry{Backoff: b.Next(now, now), failed: now, message: ErrImagePull + ": " + words}
-	return &Failure{Reason: ErrImagePull, Message: words, Retry: now.Add(shown)}
+	return &NoImageError{Reason: ErrImagePull, Message: words, Retry: now.Add(shown)}
 }
 
 func (m *Images) lock(ctx context.Context, ref string) error {

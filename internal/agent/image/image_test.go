@@ -65,7 +65,7 @@ func (b *bench) ensure(ref string, policy corev1.PullPolicy) (string, string) {
 		Secrets:   func() []corev1.Secret { return b.secrets },
 		Record:    func(kind, reason, message string) { b.events = append(b.events, kind+" "+reason+" "+message) },
 	})
-	var f *Failure
+	var f *NoImageError
 	switch {
 	case errors.As(err, &f):
 		return "", f.Reason
@@ -127,8 +127,10 @@ func TestBackoff(t *testing.T) {
 	if id, reason := b.ensure("app:1", corev1.PullIfNotPresent); id == "" {
 		t.Error(reason)
 	}
-	want := []string{`Normal Pulling Pulling image "app:1"`,
-		`Normal Pulled Successfully pulled image "app:1" in 0s (0s including waiting). Image size: 7 bytes.`}
+	want := []string{
+		`Normal Pulling Pulling image "app:1"`,
+		`Normal Pulled Successfully pulled image "app:1" in 0s (0s including waiting). Image size: 7 bytes.`,
+	}
 	if d := cmp.Diff(want, b.events); d != "" {
 		t.Error(d)
 	}
@@ -141,8 +143,10 @@ func TestFailureWords(t *testing.T) {
 	b := newBench()
 	b.runtime.fail = errors.New("unauthorized: go away")
 	b.ensure("app:1", corev1.PullAlways)
-	want := []string{`Normal Pulling Pulling image "app:1"`,
-		`Warning Failed Failed to pull image "app:1": unauthorized: go away`, `Warning Failed Error: ErrImagePull`}
+	want := []string{
+		`Normal Pulling Pulling image "app:1"`,
+		`Warning Failed Failed to pull image "app:1": unauthorized: go away`, `Warning Failed Error: ErrImagePull`,
+	}
 	if d := cmp.Diff(want, b.events); d != "" {
 		t.Error(d)
 	}

@@ -193,16 +193,16 @@ func (n *Keeper) hold(ctx context.Context) (lost <-chan struct{}, release func()
 		return nil, none
 	}
 	if activated(conn) {
-		_ = conn.Close() //nolint:errcheck // nothing was sent
+		_ = conn.Close()
 		return nil, none
 	}
 	c := make(chan struct{})
 	go func() {
 		defer close(c)
-		_, _ = conn.Read(make([]byte, 1)) //nolint:errcheck // that it returns is the news
+		_, _ = conn.Read(make([]byte, 1))
 	}()
 	return c, func() {
-		_ = conn.Close() //nolint:errcheck // nothing was sent
+		_ = conn.Close()
 		<-c
 	}
 }

@@ -65,43 +65,65 @@ func TestStatus(t *testing.T) {
 		{name: "both run", policy: always, conts: "a b", have: "a:run b:run", want: "Running: a=running+ b=running+"},
 		{name: "restarted", policy: always, conts: "a", have: "a:exit1 a.1:run", want: "Running: a=running<Error(1)x1+"},
 		{name: "twice restarted", policy: always, conts: "a", have: "a:exit1 a.1:exit2 a.2:run", want: "Running: a=running<Error(2)x2+"},
-		{name: "crash loop", policy: always, conts: "a", have: "a.1:exit1",
+		{
+			name: "crash loop", policy: always, conts: "a", have: "a.1:exit1",
 			change: func(in *StatusInput) { in.Waiting = map[string]Waiting{"a": {Reason: "CrashLoopBackOff"}} },
-			want:   "Running: a=CrashLoopBackOff<Error(1)x1"},
-		{name: "waiting reason of one that needs no restart", policy: never, conts: "a", have: "a:exit1",
+			want:   "Running: a=CrashLoopBackOff<Error(1)x1",
+		},
+		{
+			name: "waiting reason of one that needs no restart", policy: never, conts: "a", have: "a:exit1",
 			change: func(in *StatusInput) { in.Waiting = map[string]Waiting{"a": {Reason: "CrashLoopBackOff"}} },
-			want:   "Failed: a=Error(1)"},
-		{name: "image", policy: always, conts: "a",
+			want:   "Failed: a=Error(1)",
+		},
+		{
+			name: "image", policy: always, conts: "a",
 			change: func(in *StatusInput) { in.Waiting = map[string]Waiting{"a": {Reason: "ErrImagePull"}} },
-			want:   "Pending: a=ErrImagePull"},
+			want:   "Pending: a=ErrImagePull",
+		},
 		{name: "succeeded", policy: never, conts: "a b", have: "a:exit0 b:exit0", want: "Succeeded: a=Completed(0) b=Completed(0)"},
 		{name: "failed", policy: never, conts: "a b", have: "a:exit0 b:exit2", want: "Failed: a=Completed(0) b=Error(2)"},
 		{name: "on failure, one to be restarted", policy: onFailure, conts: "a b", have: "a:exit0 b:exit2", want: "Running: a=Completed(0) b=Error(2)"},
 		{name: "always, about to be restarted", policy: always, conts: "a", have: "a:exit0", want: "Running: a=Completed(0)"},
-		{name: "killed to be restarted", policy: onFailure, conts: "a", have: "a:exit0",
-			change: func(in *StatusInput) { in.Containers[0].Restart = true }, want: "Running: a=Completed(0)"},
-		{name: "deleted while running", policy: always, conts: "a", have: "a:exit0",
-			change: func(in *StatusInput) { in.Ended = true }, want: "Succeeded: a=Completed(0)"},
-		{name: "deleted and killed", policy: always, conts: "a", have: "a:exit137",
-			change: func(in *StatusInput) { in.Ended = true }, want: "Failed: a=Error(137)"},
-		{name: "deleted before it started", policy: always, conts: "a",
-			change: func(in *StatusInput) { in.Ended = true }, want: "Failed: a=ContainerStatusUnknown(137)"},
+		{
+			name: "killed to be restarted", policy: onFailure, conts: "a", have: "a:exit0",
+			change: func(in *StatusInput) { in.Containers[0].Restart = true }, want: "Running: a=Completed(0)",
+		},
+		{
+			name: "deleted while running", policy: always, conts: "a", have: "a:exit0",
+			change: func(in *StatusInput) { in.Ended = true }, want: "Succeeded: a=Completed(0)",
+		},
+		{
+			name: "deleted and killed", policy: always, conts: "a", have: "a:exit137",
+			change: func(in *StatusInput) { in.Ended = true }, want: "Failed: a=Error(137)",
+		},
+		{
+			name: "deleted before it started", policy: always, conts: "a",
+			change: func(in *StatusInput) { in.Ended = true }, want: "Failed: a=ContainerStatusUnknown(137)",
+		},
 		{name: "deadline", policy: always, conts: "a", have: "a:exit0", change: func(in *StatusInput) {
 			in.Ended, in.Failed = true, &Failure{Reason: "DeadlineExceeded"}
 		}, want: "Failed: a=Completed(0)"},
-		{name: "terminal stays terminal", policy: always, conts: "a", have: "a:run",
-			change: func(in *StatusInput) { in.Pod.Status.Phase = corev1.PodFailed }, want: "Failed: a=running+"},
+		{
+			name: "terminal stays terminal", policy: always, conts: "a", have: "a:run",
+			change: func(in *StatusInput) { in.Pod.Status.Phase = corev1.PodFailed }, want: "Failed: a=running+",
+		},
 		{name: "container vanished", policy: always, conts: "a", change: func(in *StatusInput) {
-			in.Old.ContainerStatuses = []corev1.ContainerStatus{{Name: "a", RestartCount: 2, ContainerID: "podman://a.2",
-				State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+			in.Old.ContainerStatuses = []corev1.ContainerStatus{{
+				Name: "a", RestartCount: 2, ContainerID: "podman://a.2",
+				State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
+			}}
 		}, want: "Running: a=ContainerCreating<ContainerStatusUnknown(137)x3"},
-		{name: "cut off, never", policy: never, conts: "a", have: "a:exit255@old",
-			change: func(in *StatusInput) { in.Containers[0].Reason = ReasonNodeReboot }, want: "Failed: a=NodeReboot(255)"},
+		{
+			name: "cut off, never", policy: never, conts: "a", have: "a:exit255@old",
+			change: func(in *StatusInput) { in.Containers[0].Reason = ReasonNodeReboot }, want: "Failed: a=NodeReboot(255)",
+		},
 		{name: "cut off, restarted", policy: always, conts: "a", have: "a:exit255@old a.1:run", change: func(in *StatusInput) {
 			in.Containers[0].Reason = ReasonNodeReboot
 		}, want: "Running: a=running<NodeReboot(255)x1+"},
-		{name: "not started yet", policy: always, conts: "a", have: "a:run",
-			change: func(in *StatusInput) { in.Health = map[string]Health{"a.0": {Ready: true}} }, want: "Running: a=running"},
+		{
+			name: "not started yet", policy: always, conts: "a", have: "a:run",
+			change: func(in *StatusInput) { in.Health = map[string]Health{"a.0": {Ready: true}} }, want: "Running: a=running",
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			in := StatusInput{

@@ -32,27 +32,43 @@ func TestResolv(t *testing.T) {
 		want    string
 		remark  string
 	}{
-		{name: "cluster first without cluster DNS", pod: pod(nil),
-			want: "search shop.svc.cluster.local svc.cluster.local cluster.local lan\nnameserver 10.0.0.1\nnameserver 10.0.0.2\noptions ndots:1 edns0\n"},
-		{name: "cluster first", pod: pod(nil), cluster: []string{"10.43.0.10"},
-			want: "search shop.svc.cluster.local svc.cluster.local cluster.local lan\nnameserver 10.43.0.10\noptions ndots:5\n"},
-		{name: "host network falls back to the node's", pod: pod(func(p *corev1.Pod) { p.Spec.HostNetwork = true }), cluster: []string{"10.43.0.10"},
-			want: "search lan\nnameserver 10.0.0.1\nnameserver 10.0.0.2\noptions ndots:1 edns0\n"},
-		{name: "host network with cluster DNS", cluster: []string{"10.43.0.10"},
+		{
+			name: "cluster first without cluster DNS", pod: pod(nil),
+			want: "search shop.svc.cluster.local svc.cluster.local cluster.local lan\nnameserver 10.0.0.1\nnameserver 10.0.0.2\noptions ndots:1 edns0\n",
+		},
+		{
+			name: "cluster first", pod: pod(nil), cluster: []string{"10.43.0.10"},
+			want: "search shop.svc.cluster.local svc.cluster.local cluster.local lan\nnameserver 10.43.0.10\noptions ndots:5\n",
+		},
+		{
+			name: "host network falls back to the node's", pod: pod(func(p *corev1.Pod) { p.Spec.HostNetwork = true }), cluster: []string{"10.43.0.10"},
+			want: "search lan\nnameserver 10.0.0.1\nnameserver 10.0.0.2\noptions ndots:1 edns0\n",
+		},
+		{
+			name: "host network with cluster DNS", cluster: []string{"10.43.0.10"},
 			pod:  pod(func(p *corev1.Pod) { p.Spec.HostNetwork = true; p.Spec.DNSPolicy = corev1.DNSClusterFirstWithHostNet }),
-			want: "search shop.svc.cluster.local svc.cluster.local cluster.local lan\nnameserver 10.43.0.10\noptions ndots:5\n"},
-		{name: "default", pod: pod(func(p *corev1.Pod) { p.Spec.DNSPolicy = corev1.DNSDefault }), cluster: []string{"10.43.0.10"},
-			want: "search lan\nnameserver 10.0.0.1\nnameserver 10.0.0.2\noptions ndots:1 edns0\n"},
+			want: "search shop.svc.cluster.local svc.cluster.local cluster.local lan\nnameserver 10.43.0.10\noptions ndots:5\n",
+		},
+		{
+			name: "default", pod: pod(func(p *corev1.Pod) { p.Spec.DNSPolicy = corev1.DNSDefault }), cluster: []string{"10.43.0.10"},
+			want: "search lan\nnameserver 10.0.0.1\nnameserver 10.0.0.2\noptions ndots:1 edns0\n",
+		},
 		{name: "none with config", pod: pod(func(p *corev1.Pod) {
 			p.Spec.DNSPolicy = corev1.DNSNone
-			p.Spec.DNSConfig = &corev1.PodDNSConfig{Nameservers: []string{"1.2.3.4"}, Searches: []string{"a.b"},
-				Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: &two}, {Name: "edns0"}}}
+			p.Spec.DNSConfig = &corev1.PodDNSConfig{
+				Nameservers: []string{"1.2.3.4"}, Searches: []string{"a.b"},
+				Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: &two}, {Name: "edns0"}},
+			}
 		}), want: "search a.b\nnameserver 1.2.3.4\noptions ndots:2 edns0\n"},
-		{name: "config overrides an option and repeats a server", pod: pod(func(p *corev1.Pod) {
-			p.Spec.DNSConfig = &corev1.PodDNSConfig{Nameservers: []string{"10.43.0.10"},
-				Options: []corev1.PodDNSConfigOption{{Name: "ndots", Value: &two}}}
-		}), cluster: []string{"10.43.0.10"},
-			want: "search shop.svc.cluster.local svc.cluster.local cluster.local lan\nnameserver 10.43.0.10\noptions ndots:2\n"},
+		{
+			name: "config overrides an option and repeats a server", pod: pod(func(p *corev1.Pod) {
+				p.Spec.DNSConfig = &corev1.PodDNSConfig{
+					Nameservers: []string{"10.43.0.10"},
+					Options:     []corev1.PodDNSConfigOption{{Name: "ndots", Value: &two}},
+				}
+			}), cluster: []string{"10.43.0.10"},
+			want: "search shop.svc.cluster.local svc.cluster.local cluster.local lan\nnameserver 10.43.0.10\noptions ndots:2\n",
+		},
 		{name: "four servers", pod: pod(func(p *corev1.Pod) {
 			p.Spec.DNSPolicy = corev1.DNSNone
 			p.Spec.DNSConfig = &corev1.PodDNSConfig{Nameservers: []string{"1.1.1.1", "2.2.2.2", "3.3.3.3", "4.4.4.4"}}

@@ -27,28 +27,28 @@ const (
 )
 
 // terminate ends a pod that is being deleted and then has the API forget it.
-func (w *Worker) terminate(ctx context.Context, pod *corev1.Pod) (time.Time, error) {
+func (w *Worker) terminate(ctx context.Context, pod *corev1.Pod) error {
 	if w.deleted {
-		return time.Time{}, nil
+		return nil
 	}
 	w.host.Probes.Terminating(w.uid)
 	if err := w.stop(ctx, pod); err != nil {
-		return time.Time{}, err
+		return err
 	}
 	if err := w.tell(ctx, pod, true); err != nil {
-		return time.Time{}, err
+		return err
 	}
 	if err := w.clean(ctx); err != nil {
-		return time.Time{}, err
+		return err
 	}
 	if err := w.removeLogs(pod); err != nil {
-		return time.Time{}, err
+		return err
 	}
 	if err := w.forget(ctx, pod); err != nil {
-		return time.Time{}, err
+		return err
 	}
 	w.deleted = true
-	return time.Time{}, nil
+	return nil
 }
 
 // finish ends a pod that is over but stays in the API: its logs stay too.

@@ -100,7 +100,7 @@ func words(err error) error {
 
 // image ensures the container's image. While it is pulled the pod leaves its slot to others.
 func (w *Worker) image(ctx context.Context, pod *corev1.Pod, s plan.Start) (podman.Image, error) {
-	return w.host.Images.Ensure(w.urgent, image.Request{
+	return w.host.Images.Ensure(w.urgent, image.Request{ //nolint:contextcheck // see urgent
 		Pod: pod, Container: s.Spec,
 		Secrets: func() []corev1.Secret { return w.pullSecrets(ctx, pod) },
 		Record: func(kind, reason, message string) {
@@ -181,7 +181,7 @@ func (w *Worker) compile(ctx context.Context, pod *corev1.Pod, s plan.Start, img
 
 // configError shortens an API error to what upstream shows.
 func configError(err error) error {
-	if status, ok := err.(apierrors.APIStatus); ok { //nolint:errorlint // the outermost only
+	if status, ok := err.(apierrors.APIStatus); ok {
 		return errors.New(status.Status().Message)
 	}
 	return err
@@ -386,9 +386,10 @@ func (w *Worker) postStart(ctx context.Context, pod *corev1.Pod, s plan.Start, i
 	if !ok {
 		return nil
 	}
-	msg, err := w.host.Prober.Hook(w.urgent, w.target(pod, s.Spec, e.Container), s.Spec.Lifecycle.PostStart)
+	msg, err := w.host.Prober.Hook(w.urgent, w.target(pod, s.Spec, e.Container), //nolint:contextcheck // see urgent
+		s.Spec.Lifecycle.PostStart)
 	if err == nil || w.urgent.Err() != nil {
-		return context.Cause(w.urgent)
+		return context.Cause(w.urgent) //nolint:contextcheck // see urgent
 	}
 	w.event(s.Spec.Name, corev1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed")
 	if killErr := w.kill(ctx, pod, plan.Kill{Container: e.Container, Spec: s.Spec, Message: "FailedPostStartHook"}); killErr != nil {

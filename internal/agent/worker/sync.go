@@ -132,7 +132,7 @@ func (w *Worker) startOne(ctx context.Context, pod *corev1.Pod, s plan.Start) er
 	}
 	err := w.start(ctx, pod, s)
 	var bad *startError
-	var noImage *image.Failure
+	var noImage *image.NoImageError
 	switch {
 	case err == nil:
 		delete(w.waiting, name)

@@ -183,7 +183,7 @@ func (w *Worker) step(ctx context.Context) (at time.Time, done bool) {
 	case gone:
 		done, err = w.leave(ctx, pod)
 	case pod.DeletionTimestamp != nil:
-		at, err = w.terminate(ctx, pod)
+		err = w.terminate(ctx, pod)
 	case plan.Terminal(w.Base(pod).Phase):
 		err = w.finish(ctx, pod)
 	default:
