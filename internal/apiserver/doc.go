@@ -5,14 +5,17 @@
 // audit, ServiceAccount tokens. What is ours, and why:
 //
 //	generic.go    upstream's BuildGenericConfig without etcd and with our loopback client
-//	loopback.go   in-process clients call the handler directly: no TLS, no HTTP/2, no socket
 //	chain.go      extensions <- built-in APIs <- aggregator, as kube-apiserver links them
 //	core.go       the core group; upstream's node port allocator is hard-wired to etcd
 //	nodeports.go  node ports in memory, refilled from the stored Services before serving
 //	kubelet.go    logs, exec, attach, port-forward reach nodes over the swarm's own connections
 //	endpoints.go  the endpoints of the `kubernetes` Service: each node owns its address
-//	openapi_*.go  OpenAPI is built by a child process, kept on disk and streamed from there
+//	bootstrap.go  default roles and priority classes, without upstream's second of sleep
+//	trim.go       what is dropped once everything is assembled
+//	scratch.go    the server that a child process builds to write OpenAPI documents
 //	encryption.go rotation of the keys for Secrets at rest
+//	inproc/       in-process clients call the handler directly: no TLS, no HTTP/2, no socket
+//	openapi/      OpenAPI documents are kept on disk and streamed from there
 //
 // Storage enters at one seam, RESTOptions.Decorator (package apistore). There is no watch cache.
 //

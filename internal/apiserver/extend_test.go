@@ -61,6 +61,11 @@ spec:
   - {name: v2, served: true, storage: false, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}
 `
 
+const (
+	pbV2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+	pbV3 = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
+)
+
 // TestExtend covers what is added to a server at run time: custom resources with their OpenAPI
 // documents, aggregated APIs, and the agents of nodes.
 func TestExtend(t *testing.T) {
@@ -154,7 +159,7 @@ func (n *node) testOpenAPIV3(t *testing.T) {
 		if err := json.Unmarshal(doc, &parsed); err != nil || parsed.Components.Schemas[want] == nil {
 			t.Errorf("%s lacks %s: %v", gv, want, err)
 		}
-		if pb, err := p.Schema(mediaV3); err != nil || !bytes.Contains(pb, []byte(want)) {
+		if pb, err := p.Schema(pbV3); err != nil || !bytes.Contains(pb, []byte(want)) {
 			t.Errorf("%s in protobuf lacks %s: %v", gv, want, err)
 		}
 	}
@@ -225,7 +230,7 @@ func (n *node) testOpenAPIV2(t *testing.T) {
 		t.Errorf("gzipped document differs: %v", err)
 	}
 	ask = n.bearer(t)
-	ask.Set("Accept", mediaV2)
+	ask.Set("Accept", pbV2)
 	_, pb, _ := n.get(t, "/openapi/v2", ask)
 	m := &openapi_v2.Document{}
 	if err := proto.Unmarshal([]byte(pb), m); err != nil {

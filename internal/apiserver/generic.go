@@ -31,6 +31,8 @@ import (
 	cpapiserver "k8s.io/kubernetes/pkg/controlplane/apiserver"
 	generatedopenapi "k8s.io/kubernetes/pkg/generated/openapi"
 	"k8s.io/kubernetes/pkg/kubeapiserver"
+
+	"github.com/podman-swarm/podman-swarm/internal/apiserver/inproc"
 )
 
 // generic is what all three servers of the chain share.
@@ -38,14 +40,14 @@ type generic struct {
 	config    *genericapiserver.Config
 	informers informers.SharedInformerFactory
 	storage   *serverstorage.DefaultStorageFactory
-	loopback  *loopback
+	loopback  *inproc.Transport
 }
 
 // buildGeneric is upstream's controlplane/apiserver.BuildGenericConfig, with a loopback client
 // that does not leave the process, and with the OpenAPI definitions only where they are
 // indispensable (type converters of server-side apply).
 func buildGeneric(c *Config, o options.CompletedOptions) (*generic, error) {
-	g := &generic{config: genericapiserver.NewConfig(legacyscheme.Codecs), loopback: newLoopback()}
+	g := &generic{config: genericapiserver.NewConfig(legacyscheme.Codecs), loopback: inproc.New()}
 	gc := g.config
 	gc.MergedResourceConfig = controlplane.DefaultAPIResourceConfigSource()
 	if err := o.GenericServerRunOptions.ApplyTo(gc); err != nil {
@@ -55,7 +57,7 @@ func buildGeneric(c *Config, o options.CompletedOptions) (*generic, error) {
 	if err := o.SecureServing.SecureServingOptions.ApplyTo(&gc.SecureServing); err != nil {
 		return nil, err
 	}
-	gc.LoopbackClientConfig = g.loopback.clientConfig(gc.SecureServing.Listener.Addr().String())
+	gc.LoopbackClientConfig = loopbackConfig(g.loopback, gc.SecureServing.Listener.Addr().String())
 	client, err := kubernetes.NewForConfig(gc.LoopbackClientConfig)
 	if err != nil {
 		return nil, err
@@ -117,9 +119,9 @@ func (g *generic) buildAuth(o options.CompletedOptions, client kubernetes.Interf
 	return nil
 }
 
-// clientConfig returns the configuration of in-process clients: system:masters, protobuf, no
+// loopbackConfig returns the configuration of in-process clients: system:masters, protobuf, no
 // rate limit. addr is only a name: requests never reach the network.
-func (l *loopback) clientConfig(addr string) *rest.Config {
+func loopbackConfig(t *inproc.Transport, addr string) *rest.Config {
 	c := &rest.Config{
 		Host:               "https://" + addr,
 		QPS:                -1,
@@ -128,7 +130,7 @@ func (l *loopback) clientConfig(addr string) *rest.Config {
 		WarningHandler:     rest.NoWarnings{},
 	}
 	c.ContentType = runtime.ContentTypeProtobuf
-	l.wrap(c)
+	t.Wrap(c)
 	return c
 }
 

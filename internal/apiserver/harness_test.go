@@ -28,7 +28,7 @@ const childWord = "openapi-child"
 
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == childWord {
-		if err := BuildOpenAPI(os.Args[2]); err != nil {
+		if err := BuildOpenAPI(context.Background(), os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -56,7 +56,7 @@ func logger(t *testing.T) *slog.Logger {
 // start runs a server over dir and waits until it is ready; change may adjust its settings.
 func start(t *testing.T, dir string, change ...func(*Config)) *node {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // outlives t.Context to shut down
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context())) // outlives the test, to shut down
 	n := &node{dir: dir}
 	var err error
 	if n.keys, err = pki.Open(filepath.Join(dir, "pki")); err != nil {

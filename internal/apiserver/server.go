@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/rest"
 
+	"github.com/podman-swarm/podman-swarm/internal/apiserver/openapi"
 	"github.com/podman-swarm/podman-swarm/internal/apistore"
 )
 
@@ -29,7 +31,7 @@ const (
 type Server struct {
 	config Config
 	chain  *chain
-	docs   *openAPI
+	docs   *openapi.Docs
 	serve  func(context.Context) error
 	ready  chan struct{}
 }
@@ -66,8 +68,11 @@ func (s *Server) prepare(ctx context.Context) error {
 	if err := s.chain.core.nodePorts.load(ctx); err != nil {
 		return err
 	}
-	s.docs = newOpenAPI(&s.config, s.chain)
-	s.docs.install(s.chain.aggregator.GenericAPIServer.Handler.NonGoRestfulMux)
+	s.docs = openapi.New(openapi.Config{
+		Dir: filepath.Join(s.config.DataDir, "openapi"), Command: s.config.OpenAPICommand, Log: s.config.Log,
+		Servers: s.chain.servers(), CRDs: s.chain.extensions.Informers.Apiextensions().V1().CustomResourceDefinitions().Lister(),
+	})
+	s.docs.Install(s.chain.aggregator.GenericAPIServer.Handler.NonGoRestfulMux)
 	s.chain.trim()
 	front := s.chain.aggregator.GenericAPIServer
 	front.ShutdownTimeout = shutdownTimeout
@@ -78,13 +83,13 @@ func (s *Server) prepare(ctx context.Context) error {
 
 // Run serves until ctx ends. It must be called exactly once.
 func (s *Server) Run(ctx context.Context) error {
-	s.chain.loopback.serve(s.chain.aggregator.GenericAPIServer.Handler)
+	s.chain.loopback.Serve(s.chain.aggregator.GenericAPIServer.Handler)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var beside sync.WaitGroup
 	beside.Go(func() { s.watchReady(ctx) })
 	beside.Go(func() { s.renew(ctx) })
-	beside.Go(func() { s.docs.builds.run(ctx) })
+	beside.Go(func() { s.docs.Run(ctx) })
 	err := s.serve(ctx)
 	cancel()
 	beside.Wait()

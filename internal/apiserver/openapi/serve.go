@@ -1,7 +1,8 @@
-package apiserver
+package openapi
 
 import (
 	"compress/gzip"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -17,6 +18,8 @@ import (
 	"time"
 
 	"github.com/munnerz/goautoneg"
+	listers "k8s.io/apiextensions-apiserver/pkg/client/listers/apiextensions/v1"
+	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/mux"
 )
 
@@ -25,9 +28,9 @@ const (
 	mediaV3 = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
 )
 
-// openAPI serves OpenAPI v2 and v3: built-in APIs from files that a child process wrote, custom
+// Docs serves OpenAPI v2 and v3: built-in APIs from files that a child process wrote, custom
 // resources built when asked for. It holds no document in memory.
-type openAPI struct {
+type Docs struct {
 	id     string // of this binary
 	log    *slog.Logger
 	static map[string]bool // group versions such as "apis/apps/v1"
@@ -35,30 +38,47 @@ type openAPI struct {
 	builds *builds
 }
 
-func newOpenAPI(c *Config, ch *chain) *openAPI {
-	id := binaryID()
-	o := &openAPI{
-		id: id, log: c.Log, static: map[string]bool{},
-		builds: newBuilds(filepath.Join(c.DataDir, "openapi", id), c.OpenAPICommand, c.Log),
-		crds:   crdSource{ch.extensions.Informers.Apiextensions().V1().CustomResourceDefinitions().Lister()},
-	}
-	for _, s := range ch.servers() {
-		for _, ws := range s.Handler.GoRestfulContainer.RegisteredWebServices() {
-			o.static[strings.TrimPrefix(ws.RootPath(), "/")] = true
-		}
-	}
-	return o
+// Config says what a Docs serves.
+type Config struct {
+	// Dir is where the documents are kept, one directory per binary.
+	Dir string
+	// Command is the command line of a process that calls Write; the directory is appended.
+	Command []string
+	Log     *slog.Logger
+	// Servers are the chain whose routes are documented.
+	Servers []*genericapiserver.GenericAPIServer
+	CRDs    listers.CustomResourceDefinitionLister
 }
 
-func (o *openAPI) install(m *mux.PathRecorderMux) {
-	m.HandleFunc("/openapi/v2", o.serveV2)
-	m.HandleFunc("/openapi/v3", o.serveIndex)
-	m.HandlePrefix("/openapi/v3/", http.HandlerFunc(o.serveV3))
+// New returns a Docs; documents that are missing wait for Run.
+func New(c Config) *Docs {
+	id := binaryID()
+	d := &Docs{
+		id: id, log: c.Log, static: map[string]bool{},
+		crds:   crdSource{c.CRDs},
+		builds: newBuilds(filepath.Join(c.Dir, id), c.Command, c.Log),
+	}
+	for _, s := range c.Servers {
+		for _, ws := range s.Handler.GoRestfulContainer.RegisteredWebServices() {
+			d.static[strings.TrimPrefix(ws.RootPath(), "/")] = true
+		}
+	}
+	return d
+}
+
+// Run starts a child process whenever documents are wanted, until ctx ends.
+func (d *Docs) Run(ctx context.Context) { d.builds.run(ctx) }
+
+// Install adds the paths below /openapi to m.
+func (d *Docs) Install(m *mux.PathRecorderMux) {
+	m.HandleFunc("/openapi/v2", d.serveV2)
+	m.HandleFunc("/openapi/v3", d.serveIndex)
+	m.HandlePrefix("/openapi/v3/", http.HandlerFunc(d.serveV3))
 }
 
 // serveIndex lists the v3 documents. It never needs the files: upstream's admission asks for it
 // every five seconds, and that must not start a build.
-func (o *openAPI) serveIndex(w http.ResponseWriter, r *http.Request) {
+func (d *Docs) serveIndex(w http.ResponseWriter, r *http.Request) {
 	type entry struct {
 		ServerRelativeURL string `json:"serverRelativeURL"`
 	}
@@ -66,15 +86,15 @@ func (o *openAPI) serveIndex(w http.ResponseWriter, r *http.Request) {
 	add := func(gv, hash string) {
 		paths[gv] = entry{"/openapi/v3/" + gv + "?hash=" + url.QueryEscape(hash)}
 	}
-	for gv := range o.static {
-		add(gv, o.hash(gv))
+	for gv := range d.static {
+		add(gv, d.hash(gv))
 	}
-	for gv, crds := range o.crds.groups() {
+	for gv, crds := range d.crds.groups() {
 		add(gv, crds.hash())
 	}
 	data, err := json.Marshal(map[string]any{"paths": paths})
 	if err != nil {
-		o.fail(w, err)
+		d.fail(w, err)
 		return
 	}
 	sum := sha256.Sum256(data)
@@ -85,10 +105,10 @@ func (o *openAPI) serveIndex(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(data) // the client has gone
 }
 
-func (o *openAPI) serveV3(w http.ResponseWriter, r *http.Request) {
+func (d *Docs) serveV3(w http.ResponseWriter, r *http.Request) {
 	gv := strings.TrimPrefix(r.URL.Path, "/openapi/v3/")
-	crds, custom := o.crds.groups()[gv]
-	if !custom && !o.static[gv] {
+	crds, custom := d.crds.groups()[gv]
+	if !custom && !d.static[gv] {
 		http.NotFound(w, r)
 		return
 	}
@@ -96,7 +116,7 @@ func (o *openAPI) serveV3(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	hash := o.hash(gv)
+	hash := d.hash(gv)
 	if custom {
 		hash = crds.hash()
 	}
@@ -116,35 +136,35 @@ func (o *openAPI) serveV3(w http.ResponseWriter, r *http.Request) {
 	}
 	if custom {
 		data, err := crds.v3(pb)
-		o.send(w, r, contentType, err, section{plain: data})
+		d.send(w, r, contentType, err, section{plain: data})
 		return
 	}
-	dir, err := o.builds.documents(r.Context(), "v3")
-	o.send(w, r, contentType, err, section{file: filepath.Join(dir, fileOf(gv)+ext)})
+	dir, err := d.builds.documents(r.Context(), "v3")
+	d.send(w, r, contentType, err, section{file: filepath.Join(dir, fileOf(gv)+ext)})
 }
 
-func (o *openAPI) serveV2(w http.ResponseWriter, r *http.Request) {
+func (d *Docs) serveV2(w http.ResponseWriter, r *http.Request) {
 	pb, ok := negotiate(w, r, "v2")
 	if !ok {
 		return
 	}
-	all := o.crds.established()
-	if notModified(w, r, o.hash(all.hash())) {
+	all := d.crds.established()
+	if notModified(w, r, d.hash(all.hash())) {
 		return
 	}
-	dir, err := o.builds.documents(r.Context(), "v2")
+	dir, err := d.builds.documents(r.Context(), "v2")
 	if err != nil {
-		o.fail(w, err)
+		d.fail(w, err)
 		return
 	}
 	extra, err := all.v2(dir)
 	if err != nil {
-		o.fail(w, err)
+		d.fail(w, err)
 		return
 	}
 	if pb {
 		data, err := extra.protobuf()
-		o.send(w, r, mediaV2, err, section{file: filepath.Join(dir, "pb.gz")}, section{plain: data})
+		d.send(w, r, mediaV2, err, section{file: filepath.Join(dir, "pb.gz")}, section{plain: data})
 		return
 	}
 	var sections []section
@@ -152,18 +172,18 @@ func (o *openAPI) serveV2(w http.ResponseWriter, r *http.Request) {
 		sections = append(sections, section{file: filepath.Join(dir, pieceFile(i))}, section{plain: extra.members[i]})
 	}
 	sections = append(sections, section{file: filepath.Join(dir, pieceFile(len(pieceKeys())))})
-	o.send(w, r, "application/json", nil, sections...)
+	d.send(w, r, "application/json", nil, sections...)
 }
 
 // hash changes with this binary: built-in documents depend on nothing else.
-func (o *openAPI) hash(of string) string {
-	sum := sha256.Sum256([]byte(o.id + "/" + of))
+func (d *Docs) hash(of string) string {
+	sum := sha256.Sum256([]byte(d.id + "/" + of))
 	return strings.ToUpper(hex.EncodeToString(sum[:16]))
 }
 
-func (o *openAPI) fail(w http.ResponseWriter, err error) {
-	o.log.Error("cannot serve the OpenAPI documents", "err", err)
-	http.Error(w, "OpenAPI documents are not available: "+oneLine(err), http.StatusInternalServerError)
+func (d *Docs) fail(w http.ResponseWriter, err error) {
+	d.log.Error("cannot serve the OpenAPI documents", "err", err)
+	http.Error(w, "OpenAPI documents are not available: "+strings.Join(strings.Fields(err.Error()), " "), http.StatusInternalServerError)
 }
 
 // section is a part of a response body: a gzipped file or plain bytes.
@@ -174,9 +194,9 @@ type section struct {
 
 // send streams the sections. Gzip streams may be joined, so files go out as they are to a client
 // that takes gzip.
-func (o *openAPI) send(w http.ResponseWriter, r *http.Request, contentType string, err error, sections ...section) {
+func (d *Docs) send(w http.ResponseWriter, r *http.Request, contentType string, err error, sections ...section) {
 	if err != nil {
-		o.fail(w, err)
+		d.fail(w, err)
 		return
 	}
 	w.Header().Set("Content-Type", contentType)
@@ -187,7 +207,7 @@ func (o *openAPI) send(w http.ResponseWriter, r *http.Request, contentType strin
 	}
 	for _, s := range sections {
 		if err := s.copy(w, zip); err != nil {
-			o.log.Debug("OpenAPI response cut off", "err", err)
+			d.log.Debug("OpenAPI response cut off", "err", err)
 			return
 		}
 	}

@@ -1,4 +1,4 @@
-package apiserver
+package openapi
 
 import (
 	"bufio"
@@ -115,7 +115,7 @@ func (l crdVersions) v2(dir string) (*v2Extra, error) {
 		return nil, err
 	}
 	all := &spec.Swagger{SwaggerProps: spec.SwaggerProps{
-		Swagger: "2.0", Info: &spec.Info{InfoProps: spec.InfoProps{Title: "Kubernetes", Version: kubernetesVersion()}},
+		Swagger: "2.0", Info: &spec.Info{InfoProps: spec.InfoProps{Title: "Kubernetes", Version: "unversioned"}},
 		Paths: &spec.Paths{Paths: map[string]spec.PathItem{}}, Definitions: spec.Definitions{}, Parameters: map[string]spec.Parameter{},
 	}}
 	for _, v := range l {

@@ -1,4 +1,4 @@
-package apiserver
+package inproc
 
 import (
 	"context"
@@ -13,50 +13,46 @@ import (
 )
 
 // errGone is what a handler's write returns once the client has let go of the response.
-var errGone = errors.New("apiserver: loopback client has gone")
+var errGone = errors.New("in-process client has gone")
 
-// loopback is the transport of clients in this process: it calls the server's handler directly.
-// About ninety informers watch all the time; over TLS and HTTP/2 their buffers and streams
-// are measurable memory, here a watch is one goroutine. Authentication, authorization, audit
-// and fairness apply as for any request.
-//
-// Requests made before serve is called wait for it.
-type loopback struct {
+// Transport is an http.RoundTripper that calls a handler. Requests made before Serve wait for it.
+type Transport struct {
 	ready   chan struct{}
 	handler http.Handler // set before ready is closed
 }
 
-func newLoopback() *loopback { return &loopback{ready: make(chan struct{})} }
+// New returns a transport without a handler yet.
+func New() *Transport { return &Transport{ready: make(chan struct{})} }
 
-// serve names the handler; it must be called once.
-func (l *loopback) serve(h http.Handler) {
-	l.handler = h
-	close(l.ready)
+// Serve names the handler; it must be called once.
+func (t *Transport) Serve(h http.Handler) {
+	t.handler = h
+	close(t.ready)
 }
 
-// wrap makes every client of c use l. It wraps rather than sets c.Transport, because client-go
+// Wrap makes every client of c use t. It wraps rather than sets c.Transport, because client-go
 // refuses a Transport beside the TLS options that some upstream users of c add.
-func (l *loopback) wrap(c *rest.Config) {
-	c.Wrap(func(http.RoundTripper) http.RoundTripper { return l })
+func (t *Transport) Wrap(c *rest.Config) {
+	c.Wrap(func(http.RoundTripper) http.RoundTripper { return t })
 }
 
 // RoundTrip implements http.RoundTripper.
-func (l *loopback) RoundTrip(req *http.Request) (*http.Response, error) {
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	select {
-	case <-l.ready:
+	case <-t.ready:
 	case <-req.Context().Done():
 		return nil, context.Cause(req.Context())
 	}
 	// The handler must not see values of the caller's context: when an admission plugin calls
 	// back, they are the user and the audit event of another request.
-	ctx, cancel := context.WithCancel(context.Background()) //nolint:contextcheck // see above
+	ctx, cancel := context.WithCancel(context.Background()) //nolint:contextcheck,forbidigo // see above
 	stop := context.AfterFunc(req.Context(), cancel)
 	p := newPipe()
-	w := &loopbackWriter{header: http.Header{}, pipe: p, done: make(chan struct{})}
+	w := &writer{header: http.Header{}, pipe: p, done: make(chan struct{})}
 	go func() {
 		defer stop()
 		defer cancel()
-		w.run(l.handler, serverRequest(req).WithContext(ctx))
+		w.run(t.handler, serverRequest(req).WithContext(ctx))
 	}()
 	select {
 	case <-w.done:
@@ -68,7 +64,7 @@ func (l *loopback) RoundTrip(req *http.Request) (*http.Response, error) {
 		cancel()
 		return nil, w.failure
 	}
-	return w.response(req, &loopbackBody{pipe: p, cancel: cancel}), nil
+	return w.response(req, &body{pipe: p, cancel: cancel}), nil
 }
 
 // serverRequest turns a client's request into what a handler expects.
@@ -86,22 +82,22 @@ func serverRequest(req *http.Request) *http.Request {
 	return &r
 }
 
-// loopbackBody ends the handler when the client closes the response.
-type loopbackBody struct {
+// body ends the handler when the client closes the response.
+type body struct {
 	pipe   *pipe
 	cancel context.CancelFunc
 }
 
-func (b *loopbackBody) Read(p []byte) (int, error) { return b.pipe.Read(p) }
+func (b *body) Read(p []byte) (int, error) { return b.pipe.Read(p) }
 
-func (b *loopbackBody) Close() error {
+func (b *body) Close() error {
 	b.cancel()
 	b.pipe.abandon(errGone)
 	return nil
 }
 
-// loopbackWriter is the handler's side of one exchange.
-type loopbackWriter struct {
+// writer is the handler's side of one exchange.
+type writer struct {
 	header  http.Header
 	pipe    *pipe
 	once    sync.Once
@@ -111,7 +107,7 @@ type loopbackWriter struct {
 	failure error
 }
 
-func (w *loopbackWriter) run(h http.Handler, r *http.Request) {
+func (w *writer) run(h http.Handler, r *http.Request) {
 	defer func() {
 		if p := recover(); p != nil { // upstream's filters log a panic before they pass it on
 			w.once.Do(func() {
@@ -127,7 +123,7 @@ func (w *loopbackWriter) run(h http.Handler, r *http.Request) {
 	h.ServeHTTP(w, r)
 }
 
-func (w *loopbackWriter) response(req *http.Request, body io.ReadCloser) *http.Response {
+func (w *writer) response(req *http.Request, body io.ReadCloser) *http.Response {
 	length := int64(-1)
 	if n, err := strconv.ParseInt(w.sent.Get("Content-Length"), 10, 64); err == nil {
 		length = n
@@ -139,30 +135,30 @@ func (w *loopbackWriter) response(req *http.Request, body io.ReadCloser) *http.R
 	}
 }
 
-func (w *loopbackWriter) Header() http.Header { return w.header }
+func (w *writer) Header() http.Header { return w.header }
 
-func (w *loopbackWriter) WriteHeader(status int) {
+func (w *writer) WriteHeader(status int) {
 	w.once.Do(func() {
 		w.status, w.sent = status, w.header.Clone()
 		close(w.done)
 	})
 }
 
-func (w *loopbackWriter) Write(p []byte) (int, error) {
+func (w *writer) Write(p []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
 	return w.pipe.Write(p)
 }
 
 // Flush implements http.Flusher; nothing is held back.
-func (w *loopbackWriter) Flush() { w.WriteHeader(http.StatusOK) }
+func (w *writer) Flush() { w.WriteHeader(http.StatusOK) }
 
 // CloseNotify makes upstream's wrappers treat w as an HTTP/2 writer. Nobody waits for it: they
 // use the request's context.
 //
 // Deprecated: as in net/http.
-func (w *loopbackWriter) CloseNotify() <-chan bool { return nil }
+func (w *writer) CloseNotify() <-chan bool { return nil }
 
 var (
-	_ http.Flusher       = (*loopbackWriter)(nil)
-	_ http.CloseNotifier = (*loopbackWriter)(nil) //nolint:staticcheck // upstream asks for it
+	_ http.Flusher       = (*writer)(nil)
+	_ http.CloseNotifier = (*writer)(nil) //nolint:staticcheck // upstream asks for it
 )

@@ -1,4 +1,4 @@
-package apiserver
+package openapi
 
 import (
 	"compress/gzip"
@@ -7,67 +7,48 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
-	goruntime "runtime"
+	"runtime"
 	"sort"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	genericregistry "k8s.io/apiserver/pkg/registry/generic"
+	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/mux"
 	"k8s.io/apiserver/pkg/server/routes"
-	"k8s.io/apiserver/pkg/storage"
-	"k8s.io/apiserver/pkg/storage/storagebackend"
-	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
-	"k8s.io/client-go/tools/cache"
 	"k8s.io/kube-openapi/pkg/aggregator"
+	"k8s.io/kube-openapi/pkg/common"
 	"k8s.io/kube-openapi/pkg/handler"
 	"k8s.io/kube-openapi/pkg/handler3"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 
-	"github.com/podman-swarm/podman-swarm/internal/pki"
+	"github.com/podman-swarm/podman-swarm/internal/apiserver/inproc"
 )
 
-// BuildOpenAPI writes the OpenAPI documents of the built-in APIs into dir. It needs some 250 MB
-// for a few seconds, which is why a process of its own runs it. Each of the two parts appears only
-// when it is complete; v3, which kubectl wants first, comes first. What is there is kept.
+// Source is a chain of servers, first to last, that has routes but need not run.
+type Source struct {
+	Servers []*genericapiserver.GenericAPIServer
+	V2      *common.Config
+	V3      *common.OpenAPIV3Config
+}
+
+// Write puts the documents of src into dir. Each of the two parts appears only when it is
+// complete; v3, which kubectl wants first, comes first. What is there is kept. Scratch is an
+// empty directory on the same file system.
 //
 //	v3/<group version>.json.gz .pb.gz   with "~" for "/"
 //	v2/pb.gz                            protobuf; a message appended to it is merged
 //	v2/<n>.json.gz                      JSON in the pieces of jsonPieces
 //	v2/names.gz                         definitions and parameters, one per line
-func BuildOpenAPI(dir string) error {
-	if err := buildOpenAPI(dir); err != nil {
-		return fmt.Errorf("build OpenAPI: %w", err)
-	}
-	return nil
-}
-
-func buildOpenAPI(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	tmp, err := os.MkdirTemp(dir, ".building-*")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(tmp) //nolint:errcheck // the parent removes leftovers
-	ch, err := scratchChain(filepath.Join(tmp, "node"))
-	if err != nil {
-		return err
-	}
+func Write(ctx context.Context, dir, scratch string, src Source) error {
 	for _, part := range []struct {
 		name  string
-		write func(string) error
-	}{{"v3", ch.writeV3}, {"v2", ch.writeV2}} {
-		if err := writePart(filepath.Join(tmp, part.name), filepath.Join(dir, part.name), part.write); err != nil {
+		write func(context.Context, string) error
+	}{{"v3", src.writeV3}, {"v2", src.writeV2}} {
+		write := func(out string) error { return part.write(ctx, out) }
+		if err := writePart(filepath.Join(scratch, part.name), filepath.Join(dir, part.name), write); err != nil {
 			return fmt.Errorf("%s: %w", part.name, err)
 		}
 	}
@@ -88,70 +69,24 @@ func writePart(tmp, final string, write func(string) error) error {
 	return os.Rename(tmp, final)
 }
 
-// scratchChain is a server that is only built, never run: it has routes but no storage.
-func scratchChain(dir string) (*chain, error) {
-	keys, err := pki.Open(filepath.Join(dir, "pki"))
-	if err != nil {
-		return nil, err
-	}
-	c := &Config{
-		DataDir: dir, Log: slog.New(slog.DiscardHandler), PKI: keys, Nodes: noNodes{}, NodeName: "scratch",
-		Advertise: netip.MustParseAddr("127.0.0.1"), ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"),
-		buildOpenAPI: true,
-	}
-	if err := c.complete(); err != nil {
-		return nil, err
-	}
-	bridgeLogs(c.Log)
-	return buildChain(context.Background(), c, memoryListener{}, func(g genericregistry.RESTOptionsGetter) genericregistry.RESTOptionsGetter {
-		return noStorage{g}
-	})
-}
-
-type noNodes struct{}
-
-func (noNodes) DialNode(context.Context, string) (net.Conn, error) { return nil, net.ErrClosed }
-
-// noStorage gives every resource a storage that must not be used.
-type noStorage struct {
-	genericregistry.RESTOptionsGetter
-}
-
-func (n noStorage) GetRESTOptions(r schema.GroupResource, example runtime.Object) (genericregistry.RESTOptions, error) {
-	o, err := n.RESTOptionsGetter.GetRESTOptions(r, example)
-	o.CountMetricPollPeriod = 0
-	o.Decorator = func(*storagebackend.ConfigForResource, string, func(runtime.Object) (string, error),
-		func() runtime.Object, func() runtime.Object, storage.AttrFunc, storage.IndexerFuncs, *cache.Indexers,
-	) (storage.Interface, factory.DestroyFunc, error) {
-		return unusable{}, func() {}, nil
-	}
-	return o, err
-}
-
-// unusable is a storage.Interface whose only working method is the one registries call early.
-type unusable struct{ storage.Interface }
-
-func (unusable) Versioner() storage.Versioner                        { return storage.APIObjectVersioner{} }
-func (unusable) EnableResourceSizeEstimation(storage.KeysFunc) error { return nil }
-
 // writeV3 lets upstream build and encode the v3 documents, and keeps each of them. Protobuf and
 // compression are most of the work, so they run beside each other.
-func (c *chain) writeV3(out string) error {
+func (s Source) writeV3(ctx context.Context, out string) error {
 	seen := map[string]bool{}
 	var work errgroup.Group
-	work.SetLimit(goruntime.GOMAXPROCS(0))
-	for _, s := range c.servers() {
+	work.SetLimit(runtime.GOMAXPROCS(0))
+	for _, server := range s.Servers {
 		m := mux.NewPathRecorderMux("openapi")
-		routes.OpenAPI{V3Config: c.config.OpenAPIV3Config}.InstallV3(s.Handler.GoRestfulContainer, m)
-		l := newLoopback()
-		l.serve(m)
-		for _, ws := range s.Handler.GoRestfulContainer.RegisteredWebServices() {
+		routes.OpenAPI{V3Config: s.V3}.InstallV3(server.Handler.GoRestfulContainer, m)
+		l := inproc.New()
+		l.Serve(m)
+		for _, ws := range server.Handler.GoRestfulContainer.RegisteredWebServices() {
 			gv := strings.TrimPrefix(ws.RootPath(), "/")
 			if seen[gv] {
 				continue
 			}
 			seen[gv] = true
-			data, err := getDocument(&http.Client{Transport: l}, gv)
+			data, err := getDocument(ctx, &http.Client{Transport: l}, gv)
 			if err != nil {
 				return errors.Join(fmt.Errorf("%s: %w", gv, err), work.Wait())
 			}
@@ -161,8 +96,8 @@ func (c *chain) writeV3(out string) error {
 	return work.Wait()
 }
 
-func getDocument(client *http.Client, gv string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://scratch/openapi/v3/"+gv, http.NoBody)
+func getDocument(ctx context.Context, client *http.Client, gv string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://scratch/openapi/v3/"+gv, http.NoBody)
 	if err != nil {
 		return nil, err
 	}
@@ -191,10 +126,10 @@ func writeGroup(file string, data []byte) error {
 // fileOf is the file name of a group version such as "apis/apps/v1".
 func fileOf(gv string) string { return strings.ReplaceAll(gv, "/", "~") }
 
-func (c *chain) writeV2(out string) error {
+func (s Source) writeV2(_ context.Context, out string) error {
 	var all *spec.Swagger
-	for _, s := range c.servers() {
-		_, part := routes.OpenAPI{Config: c.config.OpenAPIConfig}.InstallV2(s.Handler.GoRestfulContainer, mux.NewPathRecorderMux("openapi"))
+	for _, server := range s.Servers {
+		_, part := routes.OpenAPI{Config: s.V2}.InstallV2(server.Handler.GoRestfulContainer, mux.NewPathRecorderMux("openapi"))
 		if all == nil {
 			all = part
 			continue
