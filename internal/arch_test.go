@@ -71,7 +71,9 @@ const (
 )
 
 // larger are the exceptions to the sizes, each with its reason.
-var larger = map[string]string{}
+var larger = map[string]string{
+	"node/run.go:Run": "the table of contents of a node reads in one piece",
+}
 
 type file struct {
 	pkg   string // "state", or "agent/plan" for a nested package

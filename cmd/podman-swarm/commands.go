@@ -124,7 +124,7 @@ func openapi() *cobra.Command {
 		Short:  "Build the OpenAPI documents of the built-in API",
 		Hidden: true,
 		Args:   cobra.NoArgs,
-		RunE:   func(*cobra.Command, []string) error { return apiserver.BuildOpenAPI(out) },
+		RunE:   func(c *cobra.Command, _ []string) error { return apiserver.BuildOpenAPI(c.Context(), out) },
 	}
 	c.Flags().StringVar(&out, "out", "", "directory to write to")
 	return c
