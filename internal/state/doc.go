@@ -5,7 +5,8 @@
 // decided inside the state machine, so that every replica comes to the same result and the same
 // revision. Each replica serves reads, old revisions and watches from its own memory:
 //
-//	Apply --> leader --> Raft log --> fsm --> tree (now), history (recent past) --> View, Watch
+//	Apply --> leader --> Raft's log (package disk) --> state machine (package machine) --> View, Watch
 //
-// The durable form is Raft's log and snapshots, in package disk below this one.
+// Raft may be stopped and started again inside a Store, after an error of the disk; the state
+// machine outlives it, so reads notice nothing.
 package state
