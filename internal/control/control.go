@@ -92,6 +92,11 @@ func run(ctx context.Context, c Config, tapped *tap.Tap, background *sync.WaitGr
 	if err != nil {
 		return err
 	}
+	taints, err := newTaintController(shared, c.Log)
+	if err != nil {
+		return fmt.Errorf("build %s: %w", taints.Name(), err)
+	}
+	controllers = append(controllers, taints)
 	tapped.Start(ctx.Done())
 	metadataInformers.Start(ctx.Done())
 	close(shared.InformersStarted)

@@ -22,8 +22,8 @@ type Decision struct {
 // with its reason in the words of docs/compatibility.md.
 func omitted() map[string]string {
 	return map[string]string{
-		names.NodeLifecycleController: "replaced: liveness comes from the nodes' gossip, which is faster and needs no lease; " +
-			"it sets the same conditions and taints",
+		names.NodeLifecycleController: "replaced: liveness comes from the nodes themselves, with no lease; " +
+			"node-taint-controller, our own, sets the same taints",
 		names.NodeIpamController: "replaced: a node takes its pod range when it joins",
 		names.PersistentVolumeAttachDetachController: "no volume needs attaching: volumes are directories of the node that " +
 			"runs the pod, and there are no CSI drivers",
