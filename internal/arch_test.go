@@ -53,7 +53,6 @@ var confined = []struct {
 	reason  string
 }{
 	{"github.com/hashicorp/raft", []string{"state"}, "consensus is the store's secret"},
-	{"go.etcd.io/bbolt", []string{"state"}, "only the log's meta file is a bolt file"},
 	{"github.com/hashicorp/memberlist", []string{"gossip"}, "liveness is gossip's business"},
 	{"k8s.io/kubernetes", []string{"apiserver", "control", "schedule"}, "unstable imports stay where an upgrade is expected to hurt"},
 	{"k8s.io/apiserver", []string{"apistore", "apiserver", "control", "schedule"}, "serving is the API server's"},
