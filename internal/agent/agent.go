@@ -193,7 +193,7 @@ func (a *Agent) onGone(obj any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if w := a.workers[pod.UID]; w != nil {
-		w.Vanish()
+		w.Vanish(pod)
 	}
 }
 

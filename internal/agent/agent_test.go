@@ -119,8 +119,12 @@ func TestRunOnce(t *testing.T) {
 			t.Errorf("%d containers are left, %v", len(list), err)
 		}
 		w.stop()
+		writes := w.writes.get("patch pods status")
 		w.start()
 		w.want("good", "Succeeded c=Completed(0)")
+		if n := w.writes.get("patch pods status"); n != writes {
+			t.Errorf("%d statuses are written to say nothing new", n-writes)
+		}
 		w.deletePod("good", 0)
 		w.deletePod("bad", 0)
 		w.wait(time.Second)
@@ -443,4 +447,36 @@ func (w *world) nodeReady() string {
 		}
 	}
 	return "none"
+}
+
+// What others write into the status is not taken back by a worker that has not heard of it yet.
+func TestForeignConditions(t *testing.T) {
+	inWorld(t, func(w *world) {
+		t := w.t
+		const gate = "example.com/gate"
+		w.create(newPod("a", func(p *corev1.Pod) {
+			p.Spec.ReadinessGates = []corev1.PodReadinessGate{{ConditionType: gate}}
+		}))
+		ready := func() (string, bool) {
+			status, foreign := "", false
+			for _, c := range w.get("a").Status.Conditions {
+				if c.Type == corev1.PodReady {
+					status = string(c.Status)
+				}
+				foreign = foreign || c.Type == gate
+			}
+			return status, foreign
+		}
+		if status, _ := ready(); status != "False" {
+			t.Errorf("ready is %s with its gate closed", status)
+		}
+		w.change("a", func(p *corev1.Pod) {
+			p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: gate, Status: corev1.ConditionTrue})
+		})
+		w.podman.End(w.running("a", "c"), 1)
+		w.wait(time.Second)
+		if status, foreign := ready(); status != "True" || !foreign {
+			t.Errorf("ready is %s, the gate's condition is there: %v", status, foreign)
+		}
+	})
 }

@@ -223,6 +223,9 @@ func (a *Agent) trouble(err error) {
 
 // recovered is called when Podman answers again: what happened meanwhile is read first.
 func (a *Agent) recovered(ctx context.Context) {
+	if info, err := a.cfg.Runtime.Info(ctx); err == nil {
+		a.keeper.Learn(info) // it may have been away to be upgraded
+	}
 	if a.started() {
 		if err := a.relist(ctx); err != nil {
 			a.cfg.Log.Warn("list containers", "err", err)

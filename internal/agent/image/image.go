@@ -87,10 +87,15 @@ func New(r Runtime, now func() time.Time) *Images {
 	}
 }
 
-// Forget drops what is remembered of a pod's pulls.
+// Forget drops what is remembered of a pod's pulls, and images not asked for lately.
 func (m *Images) Forget(uid string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	for k, f := range m.found {
+		if m.now().Sub(f.at) >= fresh {
+			delete(m.found, k)
+		}
+	}
 	for k := range m.backoff {
 		if strings.HasPrefix(k, uid+"_") {
 			delete(m.backoff, k)

@@ -119,6 +119,12 @@ func Unsupported(pod *corev1.Pod) string {
 			return "volume " + pod.Spec.Volumes[i].Name + ": image volumes are not supported yet"
 		}
 	}
+	if pod.Spec.RuntimeClassName != nil {
+		return "runtimeClassName is not supported: this node has one runtime, Podman's"
+	}
+	if pod.Spec.OS != nil && pod.Spec.OS.Name != corev1.Linux {
+		return "os " + string(pod.Spec.OS.Name) + " is not supported: this node runs Linux"
+	}
 	if len(pod.Spec.ResourceClaims) > 0 {
 		return "resourceClaims are not supported yet"
 	}

@@ -27,6 +27,9 @@ func (w *Worker) sync(ctx context.Context, pod *corev1.Pod) (time.Time, error) {
 		}
 		return time.Time{}, w.tell(ctx, pod, false)
 	}
+	if len(pod.Spec.EphemeralContainers) > 0 {
+		w.note("NotSupported", "Not started: ephemeral containers are not supported yet")
+	}
 	deadline, over := w.overdue(pod)
 	if over {
 		w.failed = &plan.Failure{

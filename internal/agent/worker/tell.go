@@ -42,8 +42,12 @@ func revision(s string) uint64 {
 // status computes the pod's status from what is known now.
 func (w *Worker) status(pod *corev1.Pod, ended bool) corev1.PodStatus {
 	containers := w.host.Ledger.Of(w.uid)
+	// What others wrote into the status counts as it was when we wrote last: the informer may be
+	// behind that, and we would take their words back.
+	now := *pod
+	now.Status = *w.Base(pod)
 	return plan.Status(plan.StatusInput{
-		Pod: pod, Old: *w.Base(pod), Containers: containers, Health: w.health(pod, containers),
+		Pod: &now, Old: now.Status, Containers: containers, Health: w.health(pod, containers),
 		Waiting: w.waiting, PodIPs: w.podIPs(pod), HostIPs: w.hostIPs(), Sandbox: w.sandbox && !ended,
 		Boot: w.host.Boot, Ended: ended, Failed: w.failed, Now: w.host.Now(),
 	})

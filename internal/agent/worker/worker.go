@@ -120,10 +120,14 @@ func (w *Worker) Update(pod *corev1.Pod) {
 	w.Poke()
 }
 
-// Vanish tells that the API has the pod no more.
-func (w *Worker) Vanish() {
+// Vanish tells that the API has the pod no more. last is its last version: a forced deletion shows
+// in its grace period only there.
+func (w *Worker) Vanish(last *corev1.Pod) {
 	w.mu.Lock()
 	w.gone = true
+	if last.DeletionGracePeriodSeconds != nil {
+		w.pod = last
+	}
 	w.broadcast(true)
 	w.mu.Unlock()
 	w.Poke()
