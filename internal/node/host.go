@@ -30,6 +30,7 @@ type host struct {
 
 // prepare checks the machine and takes possession of the data directory.
 func prepare(cfg Config, log *slog.Logger) (*host, error) {
+	completePath()
 	if err := preflight(rootless()); err != nil {
 		return nil, err
 	}

@@ -1,7 +1,9 @@
 package node
 
 import (
+	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -87,6 +89,45 @@ func TestDataDir(t *testing.T) {
 	}
 	if _, err := openDataDir(dir); err == nil || !strings.Contains(err.Error(), "VERSION is missing") {
 		t.Errorf("VERSION lost beside state: %v", err)
+	}
+}
+
+func TestResetSparesForeignFiles(t *testing.T) {
+	home := t.TempDir()
+	letter := filepath.Join(home, "letter")
+	if err := os.WriteFile(letter, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := refuseForeign(home); err == nil || !strings.Contains(err.Error(), "nothing was removed") {
+		t.Errorf("somebody's directory: %v", err)
+	}
+	d, err := openDataDir(filepath.Join(home, "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	if err := refuseForeign(d.path); err != nil {
+		t.Error(err)
+	}
+	kept := filepath.Join(d.path, "kept")
+	if err := os.WriteFile(kept, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	if err := errors.Join(refuseForeign(d.path), removeData(d.path, log)); err != nil {
+		t.Error(err)
+	}
+	if entries, err := os.ReadDir(d.path); err != nil || len(entries) != 1 || entries[0].Name() != "kept" {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+	if err := errors.Join(os.Remove(kept), removeData(d.path, log), removeData(d.path, log)); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(d.path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the empty data directory: %v", err)
+	}
+	if _, err := os.Stat(letter); err != nil {
+		t.Error(err)
 	}
 }
 

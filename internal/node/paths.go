@@ -18,7 +18,12 @@ func runtimeDir(dataDir string, rootless bool) (string, error) {
 			base = fmt.Sprintf("/run/user/%d", os.Geteuid())
 		}
 		if _, err := os.Stat(base); err != nil {
-			return "", fmt.Errorf("runtime directory %s: %w: log in as this user (not by su), or run: loginctl enable-linger", base, err)
+			return "", fmt.Errorf("runtime directory %s: %w: log in as this user (not by su), or run: loginctl enable-linger; without systemd: sudo install -d -m 700 -o %d %s",
+				base, err, os.Geteuid(), base)
+		}
+		// Podman and everything below us must choose the same.
+		if err := os.Setenv("XDG_RUNTIME_DIR", base); err != nil {
+			return "", fmt.Errorf("runtime directory: %w", err)
 		}
 	}
 	sum := sha256.Sum256([]byte(dataDir))

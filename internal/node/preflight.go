@@ -3,8 +3,22 @@ package node
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"strings"
 )
+
+// completePath appends the directories of administration programs, which the PATH of ordinary users
+// lacks on Debian: nft is there.
+func completePath() {
+	path := os.Getenv("PATH")
+	for _, dir := range []string{"/usr/sbin", "/sbin"} {
+		if !strings.Contains(":"+path+":", ":"+dir+":") {
+			path += ":" + dir
+		}
+	}
+	_ = os.Setenv("PATH", path) // fails for a NUL byte only
+}
 
 // preflight names every program that is missing, with the package that brings it.
 func preflight(rootless bool) error {

@@ -4,18 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
-	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/podman-swarm/podman-swarm/internal/netd"
 	"github.com/podman-swarm/podman-swarm/internal/podman"
 	"github.com/podman-swarm/podman-swarm/internal/podspec"
+	"github.com/podman-swarm/podman-swarm/internal/volume"
 )
 
-// Reset removes what a node made on this machine: its containers, its pod network, its data. It
-// refuses while the agent runs. Running it again finishes what an interrupted run left.
+// Reset removes what a node made on this machine: its containers, volumes, pod network and data. It
+// refuses while the agent runs. Running it again finishes what an interrupted run left. Whatever
+// else lies in the data directory stays.
 func Reset(ctx context.Context, cfg Config) error {
 	log := newLog(cfg.LogLevel)
+	if err := refuseForeign(cfg.DataDir); err != nil {
+		return err
+	}
 	h, err := prepare(cfg, log)
 	if err != nil {
 		return err
@@ -32,7 +40,68 @@ func Reset(ctx context.Context, cfg Config) error {
 	if err := netd.Destroy(ctx, h.netdConfig()); err != nil {
 		return fmt.Errorf("remove pod network: %w", err)
 	}
-	return errors.Join(removeTree(ctx, h.cfg.DataDir), os.RemoveAll(h.runDir))
+	if err := removeVolumes(ctx, h); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(h.runDir); err != nil {
+		return fmt.Errorf("remove runtime directory: %w", err)
+	}
+	_ = os.Remove(filepath.Dir(h.runDir)) // other nodes of this machine may be in there
+	return removeData(h.cfg.DataDir, log)
+}
+
+// dataEntries are what a node and `make up` put into a data directory. What marks it as one comes
+// last, so that an interrupted removal is seen for what it is.
+func dataEntries() []string {
+	return []string{"state", "pki", "apiserver", "openapi", "pods", "logs", "run", "seccomp", "admin.kubeconfig", "agent.log", "VERSION", "lock"}
+}
+
+// foreign lists what is in a data directory without being ours.
+func foreign(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if !slices.Contains(dataEntries(), e.Name()) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// refuseForeign keeps a mistyped --data-dir from costing somebody's files.
+func refuseForeign(dir string) error {
+	names, err := foreign(dir)
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(dir, "VERSION")); err != nil {
+		return fmt.Errorf("%s is not the data directory of a node (it has no file VERSION, but %s): nothing was removed", dir, names[0])
+	}
+	return nil
+}
+
+// removeData removes what is ours, and the directory when that was all.
+func removeData(dir string, log *slog.Logger) error {
+	for _, name := range dataEntries() {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("remove data: %w", err)
+		}
+	}
+	names, err := foreign(dir)
+	if err != nil {
+		return err
+	}
+	if len(names) > 0 {
+		log.Warn("data directory is kept for what else is in it", "dir", dir, "found", strings.Join(names, " "))
+		return nil
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove data: %w", err)
+	}
+	return nil
 }
 
 // removePods removes the containers and pods of the node that has this data directory.
@@ -59,15 +128,19 @@ func removePods(ctx context.Context, client *podman.Client, dataDir string) erro
 	return nil
 }
 
-// removeTree removes a directory. Rootless, containers leave files of other users of their user
-// namespace behind, which only Podman's side of it may remove.
-func removeTree(ctx context.Context, dir string) error {
-	err := os.RemoveAll(dir)
-	if err == nil || !rootless() {
+// removeVolumes unmounts and removes the pods' directories, in memory and on disk. Unmounting comes
+// first: below them a directory of the host may be mounted, which is not ours to empty. Rootless,
+// files may belong to other users of Podman's user namespace.
+func removeVolumes(ctx context.Context, h *host) error {
+	volumes := volume.New(volume.Config{Dir: filepath.Join(h.cfg.DataDir, "pods"), Rootless: rootless(), Log: h.log.With("part", "volume")})
+	uids, err := volumes.List()
+	if err != nil {
 		return err
 	}
-	if out, err := exec.CommandContext(ctx, "podman", "unshare", "rm", "-rf", dir).CombinedOutput(); err != nil {
-		return fmt.Errorf("remove %s: %w: %s", dir, err, out)
+	for _, uid := range uids {
+		if err := volumes.Teardown(ctx, uid); err != nil {
+			return err
+		}
 	}
 	return nil
 }
