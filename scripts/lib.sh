@@ -2,6 +2,9 @@
 # shellcheck shell=bash
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# An ordinary user's PATH on Debian lacks the sbin directories; Go's own installer adds no PATH at all.
+export PATH=$PATH:/usr/local/go/bin:/usr/sbin:/sbin
+export PODMAN_IGNORE_CGROUPSV1_WARNING=1   # the Node object says what cgroup v1 costs
 
 say()  { printf '\033[1m==> %s\033[0m\n' "$*"; }
 note() { printf '    %s\n' "$*"; }
@@ -11,7 +14,7 @@ die()  { printf 'error: %s\n' "$*" >&2; exit 1; }
 as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"
   elif command -v sudo >/dev/null; then sudo "$@"
-  else die "root is needed for: $* (run it as root, then again: make ${MAKECMDGOALS:-up})"; fi
+  else die "root is needed, and there is no sudo here. As root run: $* ; then again: make ${MAKECMDGOALS:-up}"; fi
 }
 
 # Where `make up` keeps its swarm.
