@@ -27,7 +27,7 @@ var floors = map[string]int{
 	// the API; and what a pod needs from its host, as pure or narrow pieces
 	"apistore": 2, "apiserver": 2, "podspec": 2, "volume": 2, "probe": 2, "stream": 2,
 	// deciders and doers
-	"control": 3, "schedule": 3, "liveness": 3, "agent": 3,
+	"control": 3, "schedule": 3, "agent": 3,
 	// faces and assembly
 	"node": 4, "cli": 4,
 }
@@ -42,7 +42,6 @@ var siblings = map[string]string{
 var floorThree = map[string][]string{
 	"control":  {"loop", "tap", "version"},
 	"schedule": {"loop", "tap", "version"},
-	"liveness": {"loop", "tap"},
 	"agent":    {"loop", "version", "podman", "netd", "podspec", "volume", "probe", "stream"},
 }
 

@@ -4,16 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/podman-swarm/podman-swarm/internal/apiserver"
 	"github.com/podman-swarm/podman-swarm/internal/control"
-	"github.com/podman-swarm/podman-swarm/internal/liveness"
 	"github.com/podman-swarm/podman-swarm/internal/pki"
 	"github.com/podman-swarm/podman-swarm/internal/schedule"
 	"github.com/podman-swarm/podman-swarm/internal/state"
@@ -89,7 +86,6 @@ func Run(ctx context.Context, cfg Config) error {
 	parts.Go(func() error {
 		return schedule.Run(running, schedule.Config{REST: api.Loopback(), Informers: informers, Log: log})
 	})
-	parts.Go(func() error { return runLiveness(running, api, informers, log) })
 	parts.Go(func() error { return network.run(running) })
 	parts.Go(func() error { return runAgent(running, n, agentParts{keys, network, podman, streams}) })
 	parts.Go(func() error { return servePprof(running, cfg.PprofAddr, log) })
@@ -106,14 +102,6 @@ func Run(ctx context.Context, cfg Config) error {
 	err = parts.Wait()
 	stopServing()
 	return errors.Join(withoutCanceled(err), withoutCanceled(<-served))
-}
-
-func runLiveness(ctx context.Context, api *apiserver.Server, informers *tap.Source, log *slog.Logger) error {
-	client, err := kubernetes.NewForConfig(api.Loopback())
-	if err != nil {
-		return fmt.Errorf("liveness client: %w", err)
-	}
-	return liveness.Run(ctx, liveness.Config{Client: client, Informers: informers, Log: log})
 }
 
 func withoutCanceled(err error) error {
