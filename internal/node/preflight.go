@@ -1,8 +1,10 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -37,4 +39,14 @@ func preflight(rootless bool) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// portFree refuses an address that another program listens on. The API server would find out too,
+// but only after the pod network was made.
+func portFree(ctx context.Context, addr string) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("--api-addr: %w", err)
+	}
+	return l.Close()
 }

@@ -28,6 +28,16 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer n.dir.close()
 
+	// What others may have taken or taken away, before anything is made.
+	if err := portFree(ctx, cfg.APIAddr); err != nil {
+		return err
+	}
+	podman, err := openPodman(ctx, n)
+	if err != nil {
+		return err
+	}
+	defer podman.Close() //nolint:errcheck // a service that stays leaves by itself when idle
+
 	// The truth: keys and the replicated state, on this node's disk.
 	keys, err := pki.Open(n.dir.file("pki"))
 	if err != nil {
@@ -39,17 +49,12 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer store.Close() //nolint:errcheck // everything acknowledged is on disk already
 
-	// What the agent needs of its host: the pod network and Podman.
+	// The pod network, which outlives this process.
 	network, err := startNetwork(ctx, n)
 	if err != nil {
 		return err
 	}
 	defer network.close()
-	podman, err := openPodman(ctx, n)
-	if err != nil {
-		return err
-	}
-	defer podman.Close() //nolint:errcheck // a service that stays leaves by itself when idle
 
 	// The API, over the state. It outlives its clients below, so that they can say good-bye.
 	streams := newLoopbackListener(cfg.NodeName)
