@@ -59,8 +59,10 @@ func TestTaintsFollowConditions(t *testing.T) {
 			},
 			cordoned: true,
 			want: []corev1.Taint{
-				{Key: corev1.TaintNodeUnschedulable, Effect: noSchedule}, {Key: corev1.TaintNodeMemoryPressure, Effect: noSchedule},
-				{Key: corev1.TaintNodeDiskPressure, Effect: noSchedule}, {Key: corev1.TaintNodePIDPressure, Effect: noSchedule},
+				{Key: corev1.TaintNodeUnschedulable, Effect: noSchedule},
+				{Key: corev1.TaintNodeMemoryPressure, Effect: noSchedule},
+				{Key: corev1.TaintNodeDiskPressure, Effect: noSchedule},
+				{Key: corev1.TaintNodePIDPressure, Effect: noSchedule},
 				{Key: corev1.TaintNodeNetworkUnavailable, Effect: noSchedule},
 			},
 		},
