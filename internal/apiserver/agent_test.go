@@ -22,6 +22,7 @@ type fakeAgent struct {
 }
 
 func newFakeAgent(t *testing.T) *fakeAgent {
+	t.Helper()
 	m := http.NewServeMux()
 	m.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
 	m.HandleFunc("/containerLogs/{ns}/{pod}/{c}", func(w http.ResponseWriter, r *http.Request) {

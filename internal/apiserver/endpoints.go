@@ -45,7 +45,9 @@ func (e *endpoints) ReconcileEndpoints(service string, ip net.IP, ports []corev1
 	}
 	cur, err := e.adapter.Get(metav1.NamespaceDefault, service, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		cur = &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Name: service, Namespace: metav1.NamespaceDefault}}
+		cur = &corev1.Endpoints{ //nolint:staticcheck // deprecated, but old clients and conformance read it
+			ObjectMeta: metav1.ObjectMeta{Name: service, Namespace: metav1.NamespaceDefault},
+		}
 	} else if err != nil {
 		return fmt.Errorf("read endpoints of service %s: %w", service, err)
 	}
@@ -78,7 +80,7 @@ func (e *endpoints) Destroy() {}
 
 // withAddress returns a copy of cur in which mine is the only address of its node, in one subset
 // with the given ports, sorted by address. Addresses without a node name were never ours.
-func withAddress(cur *corev1.Endpoints, mine corev1.EndpointAddress, ports []corev1.EndpointPort) *corev1.Endpoints {
+func withAddress(cur *corev1.Endpoints, mine corev1.EndpointAddress, ports []corev1.EndpointPort) *corev1.Endpoints { //nolint:staticcheck // see above
 	out := cur.DeepCopy()
 	addrs := []corev1.EndpointAddress{mine}
 	for _, s := range cur.Subsets {
@@ -99,7 +101,7 @@ func withAddress(cur *corev1.Endpoints, mine corev1.EndpointAddress, ports []cor
 	if out.Labels == nil {
 		out.Labels = map[string]string{}
 	}
-	out.Labels[discoveryv1.LabelSkipMirror] = "true" // we write the slice ourselves
-	out.Subsets = []corev1.EndpointSubset{{Addresses: addrs, Ports: ports}}
+	out.Labels[discoveryv1.LabelSkipMirror] = "true"                        // we write the slice ourselves
+	out.Subsets = []corev1.EndpointSubset{{Addresses: addrs, Ports: ports}} //nolint:staticcheck // see above
 	return out
 }

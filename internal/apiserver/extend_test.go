@@ -267,6 +267,7 @@ type backend struct {
 }
 
 func newBackend(t *testing.T) *backend {
+	t.Helper()
 	b := &backend{}
 	b.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
@@ -293,6 +294,7 @@ func (b *backend) dial(ctx context.Context, network, _ string) (net.Conn, error)
 }
 
 func (n *node) testAggregated(t *testing.T, b *backend) {
+	t.Helper()
 	ctx, c := t.Context(), n.admin(t)
 	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "dummy"}, Spec: corev1.ServiceSpec{
 		Ports: []corev1.ServicePort{{Name: "https", Port: 443, TargetPort: intstr.FromInt32(8443)}},

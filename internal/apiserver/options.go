@@ -18,11 +18,13 @@ import (
 const issuer = "https://kubernetes.default.svc.cluster.local"
 
 // gates are upstream features that are on by default and cannot work here.
-var gates = map[string]bool{
-	// Opens an etcd client at start. Every node of a swarm serves the same version anyway.
-	"UnknownVersionInteroperabilityProxy": false,
-	// Renews a Lease every 10 s only to say that the server lives: gossip knows.
-	"APIServerIdentity": false,
+func gates() map[string]bool {
+	return map[string]bool{
+		// Opens an etcd client at start. Every node of a swarm serves the same version anyway.
+		"UnknownVersionInteroperabilityProxy": false,
+		// Renews a Lease every 10 s only to say that the server lives: gossip knows.
+		"APIServerIdentity": false,
+	}
 }
 
 // authentication lets anonymous requests through to the health endpoints and nowhere else.
@@ -38,7 +40,7 @@ anonymous:
 
 // upstreamOptions translates our configuration into kube-apiserver's options.
 func upstreamOptions(ctx context.Context, c *Config, l net.Listener) (options.CompletedOptions, error) {
-	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(gates); err != nil {
+	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(gates()); err != nil {
 		return options.CompletedOptions{}, fmt.Errorf("set feature gates: %w", err)
 	}
 	o := options.NewServerRunOptions()
@@ -47,6 +49,7 @@ func upstreamOptions(ctx context.Context, c *Config, l net.Listener) (options.Co
 	o.EndpointReconcilerType = "none"
 	o.EnableAggregatorRouting = true // no dependence on a Service data path on this host
 	o.GenericServerRunOptions.AdvertiseAddress = c.Advertise.AsSlice()
+	o.Metrics = nil // nothing to configure; its empty defaults are logged as errors
 	o.Features.EnablePriorityAndFairness = true
 	o.Admission.GenericAdmission.EnablePlugins = []string{"NodeRestriction"}
 	o.Audit.PolicyFile = c.AuditPolicyFile

@@ -233,7 +233,7 @@ func TestNodePortRepair(t *testing.T) {
 func TestWithAddress(t *testing.T) {
 	a, b := "a", "b"
 	ports := []corev1.EndpointPort{{Name: "https", Port: 6443}}
-	cur := &corev1.Endpoints{Subsets: []corev1.EndpointSubset{{
+	cur := &corev1.Endpoints{Subsets: []corev1.EndpointSubset{{ //nolint:staticcheck // deprecated, but served
 		Addresses: []corev1.EndpointAddress{
 			{IP: "192.0.2.9", NodeName: &a},  // our old address
 			{IP: "192.0.2.10", NodeName: &b}, // another node's

@@ -412,6 +412,6 @@ func (n *node) testLoopback(t *testing.T) {
 		t.Fatal(err)
 	}
 	cancel()
-	for range w.ResultChan() { //nolint:revive // drained until closed
+	for range w.ResultChan() {
 	}
 }

@@ -37,7 +37,7 @@ func (t *Transport) Wrap(c *rest.Config) {
 }
 
 // RoundTrip implements http.RoundTripper.
-func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) { //nolint:contextcheck // see below
 	select {
 	case <-t.ready:
 	case <-req.Context().Done():
@@ -45,7 +45,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	// The handler must not see values of the caller's context: when an admission plugin calls
 	// back, they are the user and the audit event of another request.
-	ctx, cancel := context.WithCancel(context.Background()) //nolint:contextcheck,forbidigo // see above
+	ctx, cancel := context.WithCancel(context.Background()) //nolint:forbidigo // see above
 	stop := context.AfterFunc(req.Context(), cancel)
 	p := newPipe()
 	w := &writer{header: http.Header{}, pipe: p, done: make(chan struct{})}
@@ -160,5 +160,5 @@ func (w *writer) CloseNotify() <-chan bool { return nil }
 
 var (
 	_ http.Flusher       = (*writer)(nil)
-	_ http.CloseNotifier = (*writer)(nil) //nolint:staticcheck // upstream asks for it
+	_ http.CloseNotifier = (*writer)(nil)
 )

@@ -221,7 +221,7 @@ func (s section) copy(w io.Writer, zip bool) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	var src io.Reader = f
 	if !zip {
 		if src, err = gzip.NewReader(f); err != nil {
