@@ -255,6 +255,30 @@ func TestAdoption(t *testing.T) {
 	})
 }
 
+// A container that was restarted before the agent was is probed on.
+func TestAdoptionAfterRestart(t *testing.T) {
+	inWorld(t, func(w *world) {
+		code := 0
+		w.podman.OnExec = func(context.Context, string, podman.ExecConfig) (int, error) { return code, nil }
+		w.create(newPod("a", func(p *corev1.Pod) {
+			p.Spec.Containers[0].ReadinessProbe = &corev1.Probe{
+				ProbeHandler:  corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"x"}}},
+				PeriodSeconds: 1, FailureThreshold: 1, SuccessThreshold: 1, TimeoutSeconds: 1,
+			}
+		}))
+		w.wait(2 * time.Second)
+		w.podman.End(w.running("a", "c"), 1)
+		w.wait(2 * time.Second)
+		w.want("a", "Running c=running<Error(1)x1+")
+		w.stop()
+		w.start()
+		w.want("a", "Running c=running<Error(1)x1+")
+		code = 1
+		w.wait(3 * time.Second)
+		w.want("a", "Running c=running<Error(1)x1")
+	})
+}
+
 // Two nodes of one name run on one machine: each leaves the other's pods alone.
 func TestNeighbour(t *testing.T) {
 	inWorld(t, func(w *world) {

@@ -205,12 +205,15 @@ func (w *Worker) stopSignal(ctx context.Context, k plan.Kill) string {
 
 // settle gives ended containers their reason and message, once each.
 func (w *Worker) settle(ctx context.Context, pod *corev1.Pod) {
-	for _, c := range w.host.Ledger.Of(w.uid) {
+	containers := w.host.Ledger.Of(w.uid)
+	for _, c := range containers {
 		e, ok := w.host.Ledger.Get(c.ID)
 		if !ok || e.State != plan.Exited || e.Settled {
 			continue
 		}
-		w.host.Probes.Remove(w.uid, c.Name)
+		if plan.Latest(containers, c.Name).ID == c.ID { // else it is its successor that is probed
+			w.host.Probes.Remove(w.uid, c.Name)
+		}
 		reason := plan.ReasonCompleted
 		message := ""
 		switch {
