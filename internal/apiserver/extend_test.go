@@ -335,6 +335,7 @@ func (n *node) testAggregated(t *testing.T, b *backend) {
 }
 
 func (n *node) testStreams(t *testing.T, a *fakeAgent) {
+	t.Helper()
 	ctx, c := t.Context(), n.admin(t)
 	sa := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}
 	if _, err := c.CoreV1().ServiceAccounts("default").Create(ctx, sa, metav1.CreateOptions{}); err != nil {

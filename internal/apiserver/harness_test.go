@@ -46,6 +46,7 @@ type node struct {
 }
 
 func logger(t *testing.T) *slog.Logger {
+	t.Helper()
 	if testing.Verbose() {
 		return slog.New(slog.NewTextHandler(t.Output(), nil))
 	}

@@ -111,6 +111,7 @@ func makeService(t *testing.T, c kubernetes.Interface, name string) *corev1.Serv
 }
 
 func testRotation(t *testing.T, n *node, c kubernetes.Interface) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := n.RotateEncryptionKey(ctx); err != nil {

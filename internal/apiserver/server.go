@@ -89,7 +89,7 @@ func (s *Server) Run(ctx context.Context) error {
 	var beside sync.WaitGroup
 	beside.Go(func() { s.watchReady(ctx) })
 	beside.Go(func() { s.renew(ctx) })
-	beside.Go(func() { s.docs.Run(ctx) })
+	beside.Go(func() { s.docs.Run(ctx, s.ready) })
 	err := s.serve(ctx)
 	cancel()
 	beside.Wait()

@@ -23,9 +23,12 @@ const (
 	buildTimeout = 2 * time.Minute
 	// lookInterval is how often a request that waits for a document looks for it.
 	lookInterval = 20 * time.Millisecond
+	// calm is the nice value of a child that nobody waits for.
+	calm = 10
 )
 
-// builds has a child process write the documents of this binary when they are first asked for.
+// builds has a child process write the documents of this binary: soon after its first start, so that
+// the first kubectl need not wait for them, or when they are asked for before that.
 type builds struct {
 	dir     string // of this binary's documents
 	command []string
@@ -81,15 +84,34 @@ func (b *builds) ask() *build {
 	return b.current
 }
 
-// run starts children until ctx ends.
-func (b *builds) run(ctx context.Context) {
+// complete tells that nothing is left to build.
+func (b *builds) complete() bool {
+	for _, part := range []string{"v3", "v2"} {
+		if _, err := os.Stat(filepath.Join(b.dir, part)); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// run starts children until ctx ends; the first one when idle is closed, if documents are missing.
+func (b *builds) run(ctx context.Context, idle <-chan struct{}) {
 	for {
+		nice := 0
 		select {
 		case <-b.wanted:
+		case <-idle:
+			idle = nil
+			if b.complete() {
+				continue
+			}
+			b.ask()
+			<-b.wanted
+			nice = calm
 		case <-ctx.Done():
 			return
 		}
-		err := b.build(ctx)
+		err := b.build(ctx, nice)
 		b.mu.Lock()
 		b.current.err = err
 		close(b.current.done)
@@ -98,7 +120,7 @@ func (b *builds) run(ctx context.Context) {
 	}
 }
 
-func (b *builds) build(ctx context.Context) error {
+func (b *builds) build(ctx context.Context, nice int) error {
 	if err := b.sweep(); err != nil {
 		return err
 	}
@@ -111,8 +133,14 @@ func (b *builds) build(ctx context.Context) error {
 	args := append(b.command[1:len(b.command):len(b.command)], b.dir)
 	cmd := exec.CommandContext(ctx, b.command[0], args...) // #nosec G204 -- our own program
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build OpenAPI in a child process: %w: %s", err, bytes.TrimSpace(text))
+	var text bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &text, &text
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("build OpenAPI in a child process: %w", err)
+	}
+	_ = syscall.Setpriority(syscall.PRIO_PROCESS, cmd.Process.Pid, nice) // a courtesy
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("build OpenAPI in a child process: %w: %s", err, bytes.TrimSpace(text.Bytes()))
 	}
 	b.log.Info("built the OpenAPI documents", "took", time.Since(start).Round(time.Millisecond))
 	return nil

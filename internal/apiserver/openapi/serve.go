@@ -66,8 +66,9 @@ func New(c Config) *Docs {
 	return d
 }
 
-// Run starts a child process whenever documents are wanted, until ctx ends.
-func (d *Docs) Run(ctx context.Context) { d.builds.run(ctx) }
+// Run starts a child process whenever documents are wanted, until ctx ends. When idle is closed it
+// has missing ones written without being asked, at low priority.
+func (d *Docs) Run(ctx context.Context, idle <-chan struct{}) { d.builds.run(ctx, idle) }
 
 // Install adds the paths below /openapi to m.
 func (d *Docs) Install(m *mux.PathRecorderMux) {
