@@ -92,7 +92,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return schedule.Run(running, schedule.Config{REST: api.Loopback(), Informers: informers, Log: log})
 	})
 	parts.Go(func() error { return network.run(running) })
-	parts.Go(func() error { return runAgent(running, n, agentParts{keys, network, podman, streams}) })
+	parts.Go(func() error { return runAgent(running, n, agentParts{keys, network, podman, streams, api.Loopback()}) })
 	parts.Go(func() error { return servePprof(running, cfg.PprofAddr, log) })
 	parts.Go(func() error { giveBack(running, log); return nil })
 	parts.Go(func() error {
