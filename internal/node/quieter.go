@@ -30,10 +30,14 @@ func (q quieter) WithGroup(name string) slog.Handler { return quieter{q.next.Wit
 
 // retries turns what upstream's loops report and then try again into debug messages: a namespace
 // that is not empty yet, an object that changed meanwhile. Upstream marks them by the logger's name.
+// One more message is lowered, which always comes and says nothing.
 type retries struct{ slog.Handler }
 
 // upstreamRetry is the name of k8s.io/apimachinery/pkg/util/runtime's logger.
 const upstreamRetry = "UnhandledError"
+
+// manifest is what upstream says when no list of allowed metric labels is given: always.
+const manifest = "The manifest file is empty, ignoring."
 
 // Handle implements slog.Handler.
 func (h retries) Handle(ctx context.Context, r slog.Record) error {
@@ -43,6 +47,9 @@ func (h retries) Handle(ctx context.Context, r slog.Record) error {
 		}
 		return true
 	})
+	if r.Message == manifest {
+		r.Level = slog.LevelDebug
+	}
 	if !h.Enabled(ctx, r.Level) {
 		return nil
 	}
@@ -50,7 +57,9 @@ func (h retries) Handle(ctx context.Context, r slog.Record) error {
 }
 
 // WithAttrs implements slog.Handler.
-func (h retries) WithAttrs(attrs []slog.Attr) slog.Handler { return retries{h.Handler.WithAttrs(attrs)} }
+func (h retries) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return retries{h.Handler.WithAttrs(attrs)}
+}
 
 // WithGroup implements slog.Handler.
 func (h retries) WithGroup(name string) slog.Handler { return retries{h.Handler.WithGroup(name)} }

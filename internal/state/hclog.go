@@ -18,6 +18,20 @@ type bridge struct {
 	args         []any
 }
 
+// noHeartbeat is what Raft says when it stands for election. While no leader is known, as at every
+// start, that is no news; the loss of a leader is.
+const noHeartbeat = "heartbeat timeout reached, starting election"
+
+// named tells whether the arguments of noHeartbeat name the leader that was lost.
+func named(args []any) bool {
+	for i := 0; i+1 < len(args); i += 2 {
+		if args[i] == "last-leader-id" {
+			return fmt.Sprint(args[i+1]) != ""
+		}
+	}
+	return false
+}
+
 func newBridge(l *slog.Logger) hclog.Logger {
 	return &bridge{Logger: hclog.NewNullLogger(), log: l}
 }
@@ -28,7 +42,9 @@ func (b *bridge) Log(level hclog.Level, msg string, args ...any) {
 	case hclog.Error:
 		to = slog.LevelError
 	case hclog.Warn:
-		to = slog.LevelWarn
+		if to = slog.LevelWarn; msg == noHeartbeat && !named(args) {
+			to = slog.LevelDebug
+		}
 	default:
 	}
 	ctx := context.Background() //nolint:forbidigo // hclog has no contexts

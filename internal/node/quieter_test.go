@@ -1,0 +1,25 @@
+package node
+
+import (
+	"bytes"
+	"log/slog"
+	"testing"
+)
+
+func TestWhatIsNoNewsIsNotTold(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		log  func(*slog.Logger)
+		told bool
+	}{
+		{"an error", func(l *slog.Logger) { l.Error("the disk is full") }, true},
+		{"a retry", func(l *slog.Logger) { l.Error("sync", "logger", upstreamRetry) }, false},
+		{"no metric labels", func(l *slog.Logger) { l.Error(manifest) }, false},
+	} {
+		var out bytes.Buffer
+		c.log(slog.New(retries{slog.NewTextHandler(&out, nil)}))
+		if told := out.Len() > 0; told != c.told {
+			t.Errorf("%s: told %t, want %t", c.name, told, c.told)
+		}
+	}
+}
