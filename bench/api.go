@@ -8,8 +8,8 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 )
@@ -142,21 +142,19 @@ func deployment(name string, replicas int32, selector map[string]string) *appsv1
 	}
 }
 
+// makeFakeNode makes a node that is ready for pods and never runs them.
 func makeFakeNode(ctx context.Context, c kubernetes.Interface) error {
+	nodes := c.CoreV1().Nodes()
 	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fakeNode, Labels: map[string]string{"bench": "fake"}}}
-	n, err := c.CoreV1().Nodes().Create(ctx, n, metav1.CreateOptions{})
-	if err != nil {
+	if _, err := nodes.Create(ctx, n, metav1.CreateOptions{}); err != nil {
 		return err
 	}
-	n.Status.Capacity = corev1.ResourceList{"cpu": resource.MustParse("1000"), "memory": resource.MustParse("1Ti"), "pods": resource.MustParse("5000")}
-	n.Status.Allocatable = n.Status.Capacity
-	n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "Bench"}}
-	n, err = c.CoreV1().Nodes().UpdateStatus(ctx, n, metav1.UpdateOptions{})
-	if err != nil {
+	size := `{"cpu": "1000", "memory": "1Ti", "pods": "5000"}`
+	status := fmt.Sprintf(`{"status": {"capacity": %s, "allocatable": %s, "conditions": [{"type": "Ready", "status": "True", "reason": "Bench"}]}}`, size, size)
+	if _, err := nodes.Patch(ctx, fakeNode, types.MergePatchType, []byte(status), metav1.PatchOptions{}, "status"); err != nil {
 		return err
 	}
-	n.Spec.Taints = nil
-	_, err = c.CoreV1().Nodes().Update(ctx, n, metav1.UpdateOptions{})
+	_, err := nodes.Patch(ctx, fakeNode, types.MergePatchType, []byte(`{"spec": {"taints": null}}`), metav1.PatchOptions{})
 	return err
 }
 

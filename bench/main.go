@@ -19,19 +19,20 @@ import (
 
 func main() {
 	var b bench
-	var bare int
+	var bare, parallel int
 	flag.StringVar(&b.repo, "repo", ".", "the checkout")
 	flag.StringVar(&b.out, "out", "bench/results/latest.json", "where the JSON goes")
 	flag.DurationVar(&b.idle, "idle", time.Minute, "rest before idle figures are read")
 	flag.IntVar(&b.rounds, "rounds", 3, "rounds of the alternating pod comparison")
 	flag.StringVar(&b.hostFlags, "host", "", "flags of `lab add`, for example --rootless")
 	flag.IntVar(&bare, "bare", 0, "internal: start that many pods by a bare loop on this machine")
+	flag.IntVar(&parallel, "parallel", bareParallel, "internal: pods at a time of the bare loop")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var err error
 	if bare > 0 {
-		err = bareLoop(ctx, bare)
+		err = runBare(ctx, bare, parallel)
 	} else {
 		err = b.run(ctx)
 	}
@@ -66,6 +67,7 @@ func (b *bench) run(ctx context.Context) error {
 		}
 		defer h.Remove(context.WithoutCancel(ctx)) //nolint:errcheck // the lab is gone with `lab down` too
 	}
+	defer func() { b.table.print(os.Stdout) }() // also what was measured before a failure
 	for _, step := range []struct {
 		name string
 		run  func(context.Context) error
@@ -78,7 +80,6 @@ func (b *bench) run(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", step.name, err)
 		}
 	}
-	b.table.print(os.Stdout)
 	return b.save()
 }
 
