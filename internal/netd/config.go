@@ -1,8 +1,10 @@
 package netd
 
 import (
+	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
 
 	"github.com/podman-swarm/podman-swarm/internal/netd/wire"
@@ -35,6 +37,9 @@ type Config struct {
 	Helper []string
 	// MTU of pod links in bytes; zero means 1420.
 	MTU int
+	// Dial connects a published port to its pod; nil: DialContext of this Net. Who replaces a Net whose
+	// helper is lost leads published ports to the new one by it.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Log receives what the helper has to say. Never nil.
 	Log *slog.Logger
 }

@@ -90,6 +90,13 @@ func (p HostPort) explain(err error) error {
 	return fmt.Errorf("%s: %w", p, err)
 }
 
+func (n *Net) dialPublished(ctx context.Context, network, addr string) (net.Conn, error) {
+	if n.cfg.Dial != nil {
+		return n.cfg.Dial(ctx, network, addr)
+	}
+	return n.DialContext(ctx, network, addr)
+}
+
 // tcpProxy carries connections of a listener to the pod.
 type tcpProxy struct {
 	net    *Net
@@ -135,7 +142,7 @@ func (t *tcpProxy) accept(ctx context.Context) {
 
 func (t *tcpProxy) carry(ctx context.Context, client net.Conn) {
 	defer func() { _ = client.Close() }()
-	pod, err := t.net.DialContext(ctx, "tcp", t.target)
+	pod, err := t.net.dialPublished(ctx, "tcp", t.target)
 	if err != nil {
 		// As a host without this port would: reset, not a clean end of an empty answer.
 		_ = client.(*net.TCPConn).SetLinger(0)

@@ -112,7 +112,7 @@ func (u *udpProxy) session(ctx context.Context, client netip.AddrPort, oob []byt
 	if len(u.sessions) >= udpSessions {
 		return nil, errors.New("too many clients")
 	}
-	inner, err := u.net.DialContext(ctx, "udp", u.target)
+	inner, err := u.net.dialPublished(ctx, "udp", u.target)
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,7 @@ func (h *host) netdConfig() netd.Config {
 
 func startNetwork(ctx context.Context, h *host) (*podNetwork, error) {
 	p := &podNetwork{cfg: h.netdConfig(), log: h.log.With("part", "netd")}
+	p.cfg.Dial = p.DialContext // ports published through a helper that was lost go on
 	n, err := netd.Start(ctx, p.cfg)
 	if err != nil {
 		return nil, fmt.Errorf("pod network: %w", err)

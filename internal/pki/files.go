@@ -70,6 +70,10 @@ func parseKey(path string, data []byte) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read key %s: %w; restore the file from a backup", path, err)
 	}
+	// The file holds the public half too, which the parser does not compare.
+	if whole, err := x509.MarshalECPrivateKey(key); err != nil || !bytes.Equal(whole, block.Bytes) {
+		return nil, fmt.Errorf("read key %s: its two halves do not belong together; restore the file from a backup", path)
+	}
 	return key, nil
 }
 

@@ -96,6 +96,17 @@ func TestOpenAfterCrash(t *testing.T) {
 	}
 }
 
+// otherByte changes a byte of a PEM file to another that is valid there.
+func otherByte(data []byte) []byte {
+	middle := &data[len(data)/2]
+	if *middle == 'A' {
+		*middle = 'B'
+	} else {
+		*middle = 'A'
+	}
+	return data
+}
+
 func TestOpenDamaged(t *testing.T) {
 	good := t.TempDir()
 	mustOpen(t, good, time.Now())
@@ -113,6 +124,7 @@ func TestOpenDamaged(t *testing.T) {
 		"key of another CA":     {"ca.key", read(t, filepath.Join(other, "ca.key")), "does not belong to"},
 		"front proxy":           {"front-proxy-ca.key", nil, "front-proxy-ca.key"},
 		"token key":             {"sa.key", []byte("x"), "sa.key"},
+		"byte of the token key": {"sa.key", otherByte(read(t, filepath.Join(good, "sa.key"))), "sa.key"},
 		"encryption, not YAML":  {"encryption.yaml", []byte("{"), "encryption.yaml"},
 		"encryption, empty":     {"encryption.yaml", []byte{}, "encryption.yaml"},
 	}
