@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,6 +38,47 @@ func psctlIn(t *testing.T, stdin string, args ...string) string {
 	}
 	return out
 }
+
+// rounds says how often to repeat something expensive: scripts/e2e asks for all of it on one rootful
+// and one rootless host, and for a few on the others.
+func rounds(all, few int) int {
+	if os.Getenv("SWARM_E2E_FULL") == "1" {
+		return all
+	}
+	return few
+}
+
+// startAgent starts the agent within a minute.
+func startAgent(ctx context.Context, h *lab.Host) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return h.StartAgent(ctx)
+}
+
+// stopAgent sends the agent a signal and waits until it has gone.
+func stopAgent(t *testing.T, h *lab.Host, sig syscall.Signal) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := h.SignalAgent(ctx, sig); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// keepRunning starts the agent again after a test that failed while there was none.
+func keepRunning(t *testing.T) {
+	t.Helper()
+	t.Cleanup(func() {
+		if len(machine.Pids(agentProcess)) > 0 {
+			return
+		}
+		if err := startAgent(background(), machine); err != nil {
+			t.Errorf("no agent runs after the test: %v", err)
+		}
+	})
+}
+
+const agentProcess = "podman-swarm agent"
 
 // background outlives the test: for what runs in its cleanup.
 func background() context.Context { return context.Background() }

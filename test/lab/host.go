@@ -4,6 +4,7 @@ package lab
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -187,17 +188,24 @@ func (h *Host) Pids(text string) []int {
 
 // SignalAgent sends a signal to the agent and waits until it has gone.
 func (h *Host) SignalAgent(ctx context.Context, sig syscall.Signal) error {
-	pids := h.Pids("podman-swarm agent")
+	return h.End(ctx, sig, h.Pids("podman-swarm agent")...)
+}
+
+// End sends a signal to processes and waits until they have gone. A process that is dying has lost
+// its command line long before its files and locks, so that is not asked.
+func (h *Host) End(ctx context.Context, sig syscall.Signal, pids ...int) error {
 	for _, pid := range pids {
-		if err := syscall.Kill(pid, sig); err != nil {
-			return fmt.Errorf("signal agent: %w", err)
+		if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("signal process %d: %w", pid, err)
 		}
 	}
-	for len(h.Pids("podman-swarm agent")) > 0 {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("agent does not end: %w", ctx.Err())
-		case <-time.After(10 * time.Millisecond):
+	for _, pid := range pids {
+		for fileExists(fmt.Sprintf("/proc/%d", pid)) {
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("process %d does not end: %w", pid, ctx.Err())
+			case <-time.After(10 * time.Millisecond):
+			}
 		}
 	}
 	return nil
