@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -13,7 +12,7 @@ func TestRefusals(t *testing.T) {
 	keepRunning(t)
 	inside, _ := machine.DataDir()
 	tmp := "/tmp/refusals-" + machine.Name
-	agent := filepath.Join(machine.Repo, "bin/podman-swarm") + " agent"
+	agent := machine.Bin("podman-swarm") + " agent"
 	fresh := agent + " --node-name other --api-addr 127.0.0.1:7443 --data-dir " + tmp
 	setup := `set -e; mkdir -p ` + tmp + `/newer; cd ` + tmp + `; echo 999 >newer/VERSION; echo 'nodeNam: x' >bad.yaml`
 	if out, errOut, err := machine.Run(t.Context(), "", "sh", "-c", setup); err != nil {

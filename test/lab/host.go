@@ -109,10 +109,19 @@ func (h *Host) Psctl(ctx context.Context, stdin string, args ...string) (stdout,
 
 // Client is the unmodified kubectl when there is one to be tested with, else psctl.
 func (h *Host) Client() string {
-	if k := filepath.Join(h.Repo, "bin/kubectl"); fileExists(k) {
+	if k := h.Bin("kubectl"); fileExists(k) {
 		return k
 	}
-	return filepath.Join(h.Repo, "bin/psctl")
+	return h.Bin("psctl")
+}
+
+// Bin is the path of one of our programs. $LAB_BIN is where every user of a host can read them: a
+// checkout may lie in a home directory that is closed to others.
+func (h *Host) Bin(name string) string {
+	if dir := os.Getenv("LAB_BIN"); dir != "" {
+		return filepath.Join(dir, name)
+	}
+	return filepath.Join(h.Repo, "bin", name)
 }
 
 func fileExists(path string) bool { _, err := os.Stat(path); return err == nil }
@@ -128,7 +137,7 @@ func (h *Host) StartAgent(ctx context.Context, extra ...string) error {
 		return err
 	}
 	defer log.Close()
-	args := []string{"exec", h.Name, filepath.Join(h.Repo, "bin/podman-swarm"), "agent", "--data-dir", inside,
+	args := []string{"exec", h.Name, h.Bin("podman-swarm"), "agent", "--data-dir", inside,
 		"--advertise-addr", "10.77.0." + h.Index()}
 	c := exec.Command(filepath.Join(h.Repo, "test/lab/lab"), append(args, extra...)...)
 	c.Stdout, c.Stderr = log, log
