@@ -5,6 +5,7 @@ package e2e
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,9 +15,12 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
+// clientset is one for all tests: each has connections of its own, which the agent would be blamed for.
+var clientset = sync.OnceValues(func() (*kubernetes.Clientset, error) { return machine.Clientset() })
+
 func client(t *testing.T) *kubernetes.Clientset {
 	t.Helper()
-	c, err := machine.Clientset()
+	c, err := clientset()
 	if err != nil {
 		t.Fatal(err)
 	}
