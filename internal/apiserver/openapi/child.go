@@ -24,7 +24,7 @@ const (
 	// lookInterval is how often a request that waits for a document looks for it.
 	lookInterval = 20 * time.Millisecond
 	// calm is the nice value of a child that nobody waits for.
-	calm = 10
+	calm = 5
 )
 
 // builds has a child process write the documents of this binary: soon after its first start, so that
