@@ -58,7 +58,6 @@ var confined = []struct {
 	{"k8s.io/kubectl", []string{"cli"}, "the command line is a client like any other"},
 	{"github.com/spf13/cobra", []string{"cli"}, "commands are parsed at the edge"},
 	{"github.com/vishvananda/netlink", []string{"netd"}, "the host's network is changed in one place"},
-	{"sigs.k8s.io/knftables", []string{"netd"}, "the host's network is changed in one place"},
 	{"k8s.io/cri-streaming", []string{"stream"}, "one package serves the node's streams"},
 }
 
