@@ -133,12 +133,24 @@ func TestSurviveServiceLeaving(t *testing.T) {
 	untouched(t, before, await(t, ns, "calm", 10*time.Second, ready))
 }
 
-// TestSurvivePodmanStop stops Podman's service: the node must say so, and recover, and its pods
-// must not notice. Hosts on which the agent starts the service itself have nothing to stop.
+// TestSurvivePodmanStop stops the Podman service that the agent was told to use: the node must say so,
+// and recover, and its pods must not notice. An agent that was told nothing starts one of its own.
 func TestSurvivePodmanStop(t *testing.T) {
 	if !ownService() {
 		t.Skip("this host has no Podman service of its own: the agent starts one on demand")
 	}
+	keepRunning(t)
+	restart := func(args ...string) {
+		t.Helper()
+		stopAgent(t, machine, syscall.SIGTERM)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := machine.StartAgent(ctx, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restart("--podman-socket", filepath.Join(filepath.Dir(runtimeDir()), "podman/podman.sock"))
+	defer restart()
 	ns := namespace(t)
 	pod(t, ns, "calm", "containers: [{name: c, image: 'localhost/echo:1'}]")
 	before := await(t, ns, "calm", 30*time.Second, ready)
@@ -150,6 +162,7 @@ func TestSurvivePodmanStop(t *testing.T) {
 	if _, err := machine.Lab(t.Context(), "service", machine.Name, "stop"); err != nil {
 		t.Fatal(err)
 	}
+	defer machine.Lab(background(), "service", machine.Name, "start")
 	eventually(t, 20*time.Second, func() error {
 		if s, text := condition(); s != "False" || !strings.Contains(strings.ToLower(text), "podman") {
 			return fmt.Errorf("Ready is %s (%s)", s, text)
