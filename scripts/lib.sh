@@ -27,5 +27,5 @@ HELLO_IMAGE=localhost/podman-swarm-hello:1
 # agent_pid: the pid of the running agent, nothing when it does not run.
 agent_pid() {
   local p; p=$(cat "$PID_FILE" 2>/dev/null) || return 1
-  [ -n "$p" ] && tr '\0' ' ' <"/proc/$p/cmdline" 2>/dev/null | grep -q 'podman-swarm agent' && echo "$p"
+  [ -n "$p" ] && tr '\0' ' ' 2>/dev/null <"/proc/$p/cmdline" | grep -q 'podman-swarm agent' && echo "$p"
 }
