@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,7 +17,7 @@ import (
 
 const (
 	clients   = 8
-	perClient = 100
+	perClient = 50
 	ns        = "default"
 	image     = "localhost/pause:1"
 	// fakeNode takes pods that must be bound but not run.
@@ -230,20 +231,13 @@ func (b *bench) loaded(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fake := map[string]string{"bench": "fake"}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(clients)
 	for i := range 1000 {
-		if _, err := c.CoreV1().Pods(ns).Create(ctx, pod(fmt.Sprintf("stored-%d", i), fake), metav1.CreateOptions{}); err != nil {
-			return err
-		}
-		if i%5 > 0 {
-			continue
-		}
-		if _, err := c.AppsV1().Deployments(ns).Create(ctx, deployment(fmt.Sprintf("stored-%d", i), 0, fake), metav1.CreateOptions{}); err != nil {
-			return err
-		}
-		if _, err := c.CoreV1().Services(ns).Create(ctx, service(fmt.Sprintf("stored-%d", i)), metav1.CreateOptions{}); err != nil {
-			return err
-		}
+		g.Go(func() error { return store(gctx, c, fmt.Sprintf("stored-%d", i), i%5 == 0) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
 	}
 	if err := sleep(ctx, b.idle); err != nil {
 		return err
@@ -255,4 +249,17 @@ func (b *bench) loaded(ctx context.Context) error {
 	b.table.add("loaded memory, RSS", total.rss, "MB", "", "1,000 pods, 200 Deployments, 200 Services stored")
 	b.table.add("loaded memory, anonymous", total.anon, "MB", "", "Docker Swarm's manager after churn: 168/80")
 	return nil
+}
+
+// store creates a pod that is never run, and a Deployment and a Service if asked.
+func store(ctx context.Context, c kubernetes.Interface, name string, all bool) error {
+	fake := map[string]string{"bench": "fake"}
+	if _, err := c.CoreV1().Pods(ns).Create(ctx, pod(name, fake), metav1.CreateOptions{}); err != nil || !all {
+		return err
+	}
+	if _, err := c.AppsV1().Deployments(ns).Create(ctx, deployment(name, 0, fake), metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	_, err := c.CoreV1().Services(ns).Create(ctx, service(name), metav1.CreateOptions{})
+	return err
 }
