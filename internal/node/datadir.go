@@ -7,12 +7,19 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // dataVersion is the layout of the data directory this binary writes. It reads dataVersion-1 too.
 const dataVersion = 1
+
+// A killed agent is waited for, since its lock outlives it for a moment.
+const (
+	dyingTime = 5 * time.Second
+	dyingPoll = 20 * time.Millisecond
+)
 
 // dataDir is a locked data directory.
 type dataDir struct {
@@ -32,7 +39,12 @@ func openDataDir(path string) (*dataDir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for end := time.Now().Add(dyingTime); err != nil && holderIsDying(lock.Name()) && time.Now().Before(end); {
+		time.Sleep(dyingPoll)
+		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		holder, _ := os.ReadFile(lock.Name()) //nolint:gosec // our own lock file
 		return nil, errors.Join(fmt.Errorf("data directory %s is in use by another agent (pid %s): stop it, or give this one its own --data-dir",
 			path, strings.TrimSpace(string(holder))), lock.Close())
@@ -42,6 +54,17 @@ func openDataDir(path string) (*dataDir, error) {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return d, nil
+}
+
+// holderIsDying tells that the process named in a lock file was killed: it has no memory any more,
+// but until its exit is complete the kernel keeps its files open, and with them the lock.
+func holderIsDying(file string) bool {
+	pid, err := os.ReadFile(file) //nolint:gosec // our own lock file
+	if err != nil {
+		return false
+	}
+	cmdline, err := os.ReadFile(filepath.Join("/proc", strings.TrimSpace(string(pid)), "cmdline")) //nolint:gosec // of a pid
+	return err != nil || len(cmdline) == 0
 }
 
 // stamp checks VERSION, writes it into a new directory, and leaves our pid in the lock file.

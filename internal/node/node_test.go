@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func valid(t *testing.T) Config {
@@ -89,6 +90,40 @@ func TestDataDir(t *testing.T) {
 	}
 	if _, err := openDataDir(dir); err == nil || !strings.Contains(err.Error(), "VERSION is missing") {
 		t.Errorf("VERSION lost beside state: %v", err)
+	}
+}
+
+// The lock of a killed agent outlives it for a moment; that of a living one is respected at once.
+func TestDataDirOfKilledAgent(t *testing.T) {
+	dir := t.TempDir()
+	d, err := openDataDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if holderIsDying(d.lock.Name()) {
+		t.Error("we are dying")
+	}
+	if err := os.WriteFile(d.lock.Name(), []byte("4194304\n"), 0o600); err != nil { // no pid is that high
+		t.Fatal(err)
+	}
+	opened := make(chan error, 1)
+	go func() {
+		second, err := openDataDir(dir)
+		if err == nil {
+			err = second.close()
+		}
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		t.Errorf("opened under the lock: %v", err)
+	case <-time.After(3 * dyingPoll):
+	}
+	if err := d.close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-opened; err != nil {
+		t.Error(err)
 	}
 }
 
