@@ -389,7 +389,7 @@ func (w *Worker) postStart(ctx context.Context, pod *corev1.Pod, s plan.Start, i
 	msg, err := w.host.Prober.Hook(w.urgent, w.target(pod, s.Spec, e.Container), //nolint:contextcheck // see urgent
 		s.Spec.Lifecycle.PostStart)
 	if err == nil || w.urgent.Err() != nil {
-		return context.Cause(w.urgent) //nolint:contextcheck // see urgent
+		return w.hurried()
 	}
 	w.event(s.Spec.Name, corev1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed")
 	if killErr := w.kill(ctx, pod, plan.Kill{Container: e.Container, Spec: s.Spec, Message: "FailedPostStartHook"}); killErr != nil {

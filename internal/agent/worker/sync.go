@@ -46,7 +46,10 @@ func (w *Worker) sync(ctx context.Context, pod *corev1.Pod) (time.Time, error) {
 	if w.urgent.Err() == nil {
 		err = errors.Join(err, w.tell(ctx, pod, false))
 	}
-	return earliest(at, deadline, w.refresh), err
+	if w.sandbox {
+		at = earliest(at, w.refresh)
+	}
+	return earliest(at, deadline), err
 }
 
 // overdue tells whether the pod's activeDeadlineSeconds are over, or else when they will be.
@@ -83,7 +86,7 @@ func (w *Worker) act(ctx context.Context, pod *corev1.Pod) (time.Time, error) {
 		if err := w.carryOut(ctx, pod, p); err != nil {
 			return p.Wake, err
 		}
-		if err := context.Cause(w.urgent); err != nil {
+		if err := w.hurried(); err != nil {
 			return p.Wake, err
 		}
 	}
@@ -147,7 +150,7 @@ func (w *Worker) startOne(ctx context.Context, pod *corev1.Pod, s plan.Start) er
 		w.hold[name] = noImage.Retry
 		return nil
 	case w.urgent.Err() != nil:
-		return context.Cause(w.urgent)
+		return w.hurried()
 	case errors.Is(err, podman.ErrUnavailable):
 		return err
 	case errors.As(err, &bad):

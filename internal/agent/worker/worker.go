@@ -226,6 +226,9 @@ func (w *Worker) acquire() error {
 	}
 }
 
+// hurried tells why the present step must not wait any more; nil when it may.
+func (w *Worker) hurried() error { return context.Cause(w.urgent) }
+
 func (w *Worker) release() {
 	if w.slot {
 		w.slot = false
