@@ -116,7 +116,7 @@ func leftovers(t *testing.T) {
 			}
 		}
 		have := hostTraces(t)
-		if have.podDirs > all || have.logDirs > all || have.veths > all || have.namespaces > all || have.pods > all || have.volumes > 0 {
+		if have.podDirs > all || have.logDirs > all || have.veths > all || have.pods > all || have.volumes > 0 {
 			return fmt.Errorf("%d pods in the API, on the host %+v", all, have)
 		}
 		if have.veths < running || have.monitors < running {

@@ -260,9 +260,11 @@ func (l *Ledger) convert(c *podman.Container, id podspec.Ident) *Entry {
 		e.State = plan.Unknown
 	}
 	// After a power failure Podman shows what ran then as "exited (0)" or as "created", in either
-	// case with a start and no end; only an end that was recorded before counts.
+	// case with a start and no end; only an end that was recorded before counts. Podman 4 for an
+	// ordinary user with a storage directory of their own may miss the boot, and calls it running.
 	recorded := !c.Finished.IsZero() && !c.Finished.Before(c.Started)
-	if id.BootID != l.boot && e.State == plan.Exited && !recorded || e.State == plan.Created && !c.Started.IsZero() {
+	former := id.BootID != l.boot
+	if former && e.State == plan.Running && c.Started.Before(l.bootTime) || former && e.State == plan.Exited && !recorded || e.State == plan.Created && !c.Started.IsZero() {
 		e.CutOff, e.State = true, plan.Exited
 		e.ExitCode, e.Finished = plan.ExitCodeCutOff, l.bootTime
 	}

@@ -67,6 +67,10 @@ func TestEndsOfContainers(t *testing.T) {
 			other(c)
 			c.Started = t0
 		}), plan.Exited, plan.ExitCodeCutOff, true},
+		{"cut off, Podman 4 that missed the boot", listed("x", podman.Running, func(c *podman.Container) {
+			other(c)
+			c.Started = time.Unix(1, 0)
+		}), plan.Exited, plan.ExitCodeCutOff, true},
 		{"the marker was lost, the container was not", listed("x", podman.Running, other), plan.Running, 0, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
