@@ -22,7 +22,7 @@ import (
 // cpuFile is the CPU time of everything on a lab host, as seen on the host.
 const cpuFile = "/sys/fs/cgroup/cpuacct/cpuacct.usage"
 
-// bareParallel is the bare loop's best on two cores (tried: 2, 4, 6, 8).
+// bareParallel is what podman.Client lets through at a time: more is not faster on two cores.
 const bareParallel = 4
 
 // bareLoop drives the engine as the agent does, with the same network helper and the very
