@@ -31,6 +31,8 @@ const (
 	// relistIdle otherwise: starting a service only to hear nothing new is not worth more.
 	relistBusy = time.Minute
 	relistIdle = 5 * time.Minute
+	// relistBlind is how often while exits are not reported.
+	relistBlind = 5 * time.Second
 	// maxLog is how large a log grows before it is rotated, keepLogs how many old parts are kept.
 	maxLog   = 10 << 20
 	keepLogs = 4
@@ -98,16 +100,7 @@ func (a *Agent) relist(ctx context.Context) error {
 // milliseconds, a slow list corrects what they missed.
 func (a *Agent) observe(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		return a.exits(ctx, func(x podman.Exit) {
-			if uid := a.host.Ledger.Exited(x); uid != "" {
-				if e, ok := a.host.Ledger.Get(x.ID); ok {
-					a.host.Probes.Remove(uid, e.Name)
-				}
-				a.poke(uid)
-			}
-		})
-	})
+	g.Go(func() error { return a.hearExits(ctx) })
 	g.Go(func() error {
 		last := a.cfg.Now()
 		for sleep(ctx, relistBusy) {
@@ -124,6 +117,31 @@ func (a *Agent) observe(ctx context.Context) error {
 		return ctx.Err()
 	})
 	return g.Wait()
+}
+
+// hearExits takes hints of containers that ended until ctx does. Without them (no inotify instance
+// left, say) ends are learned from lists alone, made more often.
+func (a *Agent) hearExits(ctx context.Context) error {
+	for {
+		err := a.exits(ctx, func(x podman.Exit) {
+			if uid := a.host.Ledger.Exited(x); uid != "" {
+				if e, ok := a.host.Ledger.Get(x.ID); ok {
+					a.host.Probes.Remove(uid, e.Name)
+				}
+				a.poke(uid)
+			}
+		})
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		a.cfg.Log.Error("ends of containers are not reported", "err", err)
+		if err := a.relist(ctx); err != nil {
+			a.trouble(err)
+		}
+		if !sleep(ctx, relistBlind) {
+			return ctx.Err()
+		}
+	}
 }
 
 func (a *Agent) exits(ctx context.Context, fn func(podman.Exit)) error {
