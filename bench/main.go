@@ -65,15 +65,19 @@ func (b *bench) run(ctx context.Context) error {
 		if err := h.Add(ctx); err != nil {
 			return err
 		}
-		defer h.Remove(context.WithoutCancel(ctx)) //nolint:errcheck // the lab is gone with `lab down` too
+		defer h.Remove(context.WithoutCancel(ctx))
 	}
 	defer func() { b.table.print(os.Stdout) }() // also what was measured before a failure
 	for _, step := range []struct {
 		name string
 		run  func(context.Context) error
 	}{
-		{"start", b.start}, {"idle", b.idleFigures}, {"requests", b.requests},
-		{"scheduling", b.scheduling}, {"pods", b.pods}, {"loaded", b.loaded},
+		{"start", b.start},
+		{"idle", b.idleFigures},
+		{"requests", b.requests},
+		{"scheduling", b.scheduling},
+		{"pods", b.pods},
+		{"loaded", b.loaded},
 	} {
 		fmt.Fprintf(os.Stderr, "bench: %s ...\n", step.name)
 		if err := step.run(ctx); err != nil {

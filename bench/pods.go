@@ -26,7 +26,7 @@ func (b *bench) pods(ctx context.Context) error {
 	if _, err := b.swarm.Lab(ctx, "service", b.swarm.Name, "start"); err != nil {
 		return err
 	}
-	defer b.swarm.Lab(context.WithoutCancel(ctx), "service", b.swarm.Name, "stop") //nolint:errcheck // the next figure shows it
+	defer b.swarm.Lab(context.WithoutCancel(ctx), "service", b.swarm.Name, "stop")
 	kinds := []struct {
 		name string
 		run  func(ctx context.Context, round int) (wall, cpu time.Duration, err error)

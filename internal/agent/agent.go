@@ -94,7 +94,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.host.Events = recorder
 	defer closeEvents()
 	g, ctx := errgroup.WithContext(ctx)
-	factory, services := a.informers() //nolint:contextcheck // workers live as long as Run
+	factory, services := a.informers() // workers live as long as Run
 	factory.Start(ctx.Done())
 	services.Start(ctx.Done())
 	defer factory.Shutdown()
@@ -228,13 +228,13 @@ func (a *Agent) begin(ctx context.Context) {
 		if left[pod.UID] {
 			w.Expect()
 		}
-		a.hire(w) //nolint:contextcheck // workers live as long as Run
+		a.hire(w) // workers live as long as Run
 		delete(left, pod.UID)
 	}
 	for uid := range left {
 		if a.workers[uid] == nil {
 			a.cfg.Log.Info("removing what is left of a pod the API does not have", "pod", string(uid))
-			a.hire(worker.Leftover(a.host, uid)) //nolint:contextcheck // as above
+			a.hire(worker.Leftover(a.host, uid)) // as above
 		}
 	}
 }

@@ -60,7 +60,7 @@ func buildChain(ctx context.Context, c *Config, l net.Listener, storage seam) (*
 	if err != nil {
 		return nil, err
 	}
-	g, err := buildGeneric(c, o) //nolint:contextcheck // upstream ties these to the server's own end
+	g, err := buildGeneric(c, o) // upstream ties these to the server's own end
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func buildChain(ctx context.Context, c *Config, l net.Listener, storage seam) (*
 	if out.extensions, err = b.extensions(); err != nil {
 		return nil, err
 	}
-	out.kube, out.core, err = b.builtins(out.extensions.GenericAPIServer) //nolint:contextcheck // hooks get theirs
+	out.kube, out.core, err = b.builtins(out.extensions.GenericAPIServer) // hooks get theirs
 	if err != nil {
 		return nil, err
 	}

@@ -71,7 +71,7 @@ func expiredList(continueKey, prefix string) error {
 		return apierrors.NewResourceExpired(continueExpired)
 	}
 	expired := apierrors.NewResourceExpired(inconsistentContinue)
-	expired.ErrStatus.ListMeta.Continue = token
+	expired.ErrStatus.Continue = token
 	return expired
 }
 

@@ -149,8 +149,8 @@ func (f *fixture) checkStored(_ context.Context, t *testing.T, key string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if pod := obj.(*example.Pod); pod.ResourceVersion != "" || pod.SelfLink != "" {
-		t.Errorf("stored: resourceVersion %q, selfLink %q", pod.ResourceVersion, pod.SelfLink)
+	if pod := obj.(*example.Pod); pod.ResourceVersion != "" {
+		t.Errorf("stored: resourceVersion %q", pod.ResourceVersion)
 	}
 }
 

@@ -122,7 +122,7 @@ func (w *watcher) run(ctx context.Context, s start) {
 		err = w.follow(ctx)
 	}
 	if err != nil && ctx.Err() == nil && !errors.Is(err, state.ErrClosed) {
-		w.send(ctx, watch.Event{Type: watch.Error, Object: watchStatus(err)})
+		_ = w.send(ctx, watch.Event{Type: watch.Error, Object: watchStatus(err)}) // if the watcher has gone, there is nobody to tell
 	}
 }
 

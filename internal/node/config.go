@@ -146,7 +146,7 @@ func advertiseAddr(apiAddr string) string {
 	if ap, err := netip.ParseAddrPort(apiAddr); err == nil && !ap.Addr().IsUnspecified() {
 		return ap.Addr().String()
 	}
-	if conn, err := net.Dial("udp4", "192.0.2.1:9"); err == nil {
+	if conn, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 9}); err == nil {
 		defer conn.Close() //nolint:errcheck // nothing was sent
 		if a, ok := conn.LocalAddr().(*net.UDPAddr); ok && !a.IP.IsLoopback() {
 			return a.IP.String()

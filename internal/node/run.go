@@ -26,7 +26,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	defer n.dir.close()
+	defer n.dir.close() //nolint:errcheck // the lock ends with the process
 
 	// What others may have taken or taken away, before anything is made.
 	if err := portFree(ctx, cfg.APIAddr); err != nil {

@@ -84,8 +84,10 @@ func compile(t *testing.T, ar *txtar.Archive) []byte {
 			}
 		}
 	}
-	host := podspec.Facts{Podman: info, Node: "n1", DataDir: "/var/lib/swarm", BootID: "boot", SeccompDir: "/var/lib/swarm/seccomp",
-		Sysctls: map[string]string{"net.ipv4.ping_group_range": "0 65535", "net.core.somaxconn": "128"}}
+	host := podspec.Facts{
+		Podman: info, Node: "n1", DataDir: "/var/lib/swarm", BootID: "boot", SeccompDir: "/var/lib/swarm/seccomp",
+		Sysctls: map[string]string{"net.ipv4.ping_group_range": "0 65535", "net.core.somaxconn": "128"},
+	}
 	res := result{Pod: podspec.Pod(&pod, host)}
 	add := func(c *corev1.Container, initial bool) {
 		env, err := podspec.Env(&pod, c, podspec.Sources{PodIPs: []string{"10.244.0.7"}, HostIPs: []string{"192.0.2.1"}})

@@ -137,8 +137,10 @@ func (h *Host) StartAgent(ctx context.Context, extra ...string) error {
 		return err
 	}
 	defer log.Close()
-	args := []string{"exec", h.Name, h.Bin("podman-swarm"), "agent", "--data-dir", inside,
-		"--advertise-addr", "10.77.0." + h.Index()}
+	args := []string{
+		"exec", h.Name, h.Bin("podman-swarm"), "agent", "--data-dir", inside,
+		"--advertise-addr", "10.77.0." + h.Index(),
+	}
 	c := exec.Command(filepath.Join(h.Repo, "test/lab/lab"), append(args, extra...)...)
 	c.Stdout, c.Stderr = log, log
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -100,7 +100,7 @@ func words(err error) error {
 
 // image ensures the container's image. While it is pulled the pod leaves its slot to others.
 func (w *Worker) image(ctx context.Context, pod *corev1.Pod, s plan.Start) (podman.Image, error) {
-	return w.host.Images.Ensure(w.urgent, image.Request{ //nolint:contextcheck // see urgent
+	return w.host.Images.Ensure(w.urgent, image.Request{ // see urgent
 		Pod: pod, Container: s.Spec,
 		Secrets: func() []corev1.Secret { return w.pullSecrets(ctx, pod) },
 		Record: func(kind, reason, message string) {
@@ -386,7 +386,7 @@ func (w *Worker) postStart(ctx context.Context, pod *corev1.Pod, s plan.Start, i
 	if !ok {
 		return nil
 	}
-	msg, err := w.host.Prober.Hook(w.urgent, w.target(pod, s.Spec, e.Container), //nolint:contextcheck // see urgent
+	msg, err := w.host.Prober.Hook(w.urgent, w.target(pod, s.Spec, e.Container), // see urgent
 		s.Spec.Lifecycle.PostStart)
 	if err == nil || w.urgent.Err() != nil {
 		return w.hurried()

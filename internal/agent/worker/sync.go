@@ -83,7 +83,7 @@ func (w *Worker) act(ctx context.Context, pod *corev1.Pod) (time.Time, error) {
 		if p.Idle() {
 			return p.Wake, w.keepUp(ctx, pod)
 		}
-		if err := w.carryOut(ctx, pod, p); err != nil {
+		if err := w.carryOut(ctx, pod, p); err != nil { // see urgent
 			return p.Wake, err
 		}
 		if err := w.hurried(); err != nil {

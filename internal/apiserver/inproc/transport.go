@@ -37,7 +37,7 @@ func (t *Transport) Wrap(c *rest.Config) {
 }
 
 // RoundTrip implements http.RoundTripper.
-func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) { //nolint:contextcheck // see below
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) { // see below
 	select {
 	case <-t.ready:
 	case <-req.Context().Done():
