@@ -14,7 +14,7 @@ import (
 func writer(t *testing.T) (command []string, runs func() int) {
 	t.Helper()
 	log := filepath.Join(t.TempDir(), "runs")
-	script := `mkdir -p "$2/v2" "$2/v3" && nice >>"$1"`
+	script := `nice >>"$1" && mkdir -p "$2/v2" "$2/v3"` // counted first: what is there ends the wait for it
 	return []string{"sh", "-c", script, "sh", log}, func() int {
 		data, err := os.ReadFile(log)
 		if err != nil {
