@@ -8,6 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/podman-swarm/podman-swarm/internal/expand"
 )
 
 // Sources are where environment variables come from beside the pod itself. ConfigMap and Secret must answer an absent
@@ -125,7 +127,7 @@ func (e *envBuilder) one(v *corev1.EnvVar) error {
 	var err error
 	switch {
 	case v.Value != "":
-		value = expandVars(v.Value, mapping(e.vars, e.src.Services))
+		value = expand.Vars(v.Value, mapping(e.vars, e.src.Services))
 	case v.ValueFrom != nil:
 		value, set, err = e.valueFrom(v.ValueFrom)
 	}

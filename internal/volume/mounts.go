@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/podman-swarm/podman-swarm/internal/expand"
 )
 
 // Mounts returns the mounts of a container, making subPath directories where missing.
@@ -84,11 +86,11 @@ func subPath(vm *corev1.VolumeMount, env []string) (string, error) {
 			values[name] = value
 		}
 		var missing []string
-		sub = expand(vm.SubPathExpr, func(name string) string {
+		sub = expand.Vars(vm.SubPathExpr, func(name string) (string, bool) {
 			if values[name] == "" {
 				missing = append(missing, name)
 			}
-			return values[name]
+			return values[name], true
 		})
 		if len(missing) > 0 {
 			slices.Sort(missing)
@@ -136,30 +138,4 @@ func propagation(mode *corev1.MountPropagationMode) (string, error) {
 	default:
 		return "", fmt.Errorf("invalid MountPropagation mode: %q", *mode)
 	}
-}
-
-// expand replaces $(NAME); $$ stands for one $. Upstream's expansion syntax.
-func expand(s string, value func(name string) string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] != '$' || i+1 == len(s) {
-			b.WriteByte(s[i])
-			continue
-		}
-		end := -1
-		if s[i+1] == '(' {
-			end = strings.IndexByte(s[i+2:], ')')
-		}
-		switch {
-		case s[i+1] == '$':
-			b.WriteByte('$')
-			i++
-		case end < 0:
-			b.WriteByte('$')
-		default:
-			b.WriteString(value(s[i+2 : i+2+end]))
-			i += end + 2
-		}
-	}
-	return b.String()
 }
