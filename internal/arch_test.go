@@ -21,15 +21,17 @@ const module = "github.com/podman-swarm/podman-swarm/"
 // floors orders the house. A package imports only from lower floors.
 var floors = map[string]int{
 	// words: pure, no peers, no host
-	"expand": 0, "hlc": 0, "loop": 0, "tap": 0, "version": 0,
+	"expand": 0, "hlc": 0, "loop": 0, "swarm": 0, "tap": 0, "version": 0,
 	// truth and the host's own devices
-	"state": 1, "pki": 1, "podman": 1, "netd": 1,
-	// the API; and what a pod needs from its host, as pure or narrow pieces
-	"apistore": 2, "apiserver": 2, "podspec": 2, "volume": 2, "probe": 2, "stream": 2,
+	"state": 1, "wire": 1, "gossip": 1, "pki": 1, "podman": 1, "netd": 1,
+	// the API; what peers tell each other; and what a pod needs from its host, as pure or narrow pieces
+	"apistore": 2, "apiserver": 2, "join": 2, "backup": 2, "podspec": 2, "volume": 2, "probe": 2, "stream": 2,
 	// deciders and doers
 	"control": 3, "schedule": 3, "agent": 3,
 	// faces and assembly
 	"node": 4, "cli": 4,
+	// test only: whole clusters in one process
+	"sim": 5,
 }
 
 // siblings are the imports within one floor that are allowed, each with its reason.
