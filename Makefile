@@ -48,7 +48,8 @@ internal/node/embed/podman-swarm-netd.gz: $(NETD_SRC)
 	gzip -9nc bin/podman-swarm-netd >$@
 
 .PHONY: test
-test: deps build lint unit e2e ## everything: lint, unit, property, conformance, end to end
+test: ## everything: lint, unit, property, conformance, end to end
+	@scripts/stages deps build lint unit e2e
 
 .PHONY: deps
 deps: ## install what building and testing need (Podman and friends)

@@ -29,3 +29,28 @@ agent_pid() {
   local p; p=$(cat "$PID_FILE" 2>/dev/null) || return 1
   [ -n "$p" ] && tr '\0' ' ' 2>/dev/null <"/proc/$p/cmdline" | grep -q 'podman-swarm agent' && echo "$p"
 }
+
+# failures LOG...: what Go tests wrote that failed, each test's own lines (its last 60) under its name, then panics
+# and what did not build. CI shows the end of a run only, so print this last.
+failures() {
+  awk '
+    function add(line) { if (line !~ /^[EWI][0-9][0-9][0-9][0-9] /) { n[name]++; text[name, n[name]] = line } }   # klog of client-go
+    FNR == 1 { name = "" }
+    /^=== (RUN|CONT|NAME|PAUSE) / { name = $3; next }
+    /^ *--- FAIL: / { name = $3; if (!(name in failed)) { failed[name]; order[++count] = name } head[name] = $0; next }
+    /^ *--- (PASS|SKIP): / || /^(ok|PASS|\?) *\t?/ { name = ""; next }
+    /^panic: |^fatal error: / && !(name in failed) { if (name == "") name = "(no test)"; failed[name]; order[++count] = name; head[name] = "--- FAIL: " name " (" $0 ")" }
+    /^FAIL[ \t].*\[(build|setup) failed\]/ { broken = broken $0 "\n" }
+    /^# / { name = $0; if (!(name in failed)) { failed[name]; order[++count] = name; head[name] = $0 } next }   # the compiler, on a package
+    /^FAIL/ { name = ""; next }
+    name != "" { add($0) }
+    END {
+      for (i = 1; i <= count; i++) {
+        f = order[i]; print head[f]
+        from = n[f] > 60 ? n[f] - 59 : 1
+        if (from > 1) print "    ... " from - 1 " lines before"
+        for (j = from; j <= n[f]; j++) print text[f, j]
+      }
+      printf "%s", broken
+    }' "$@"
+}
