@@ -28,6 +28,11 @@ func (s Stamp) Counter() uint16 {
 	return uint16(s)
 }
 
+// Back returns the stamp that is older by a duration, to the millisecond, at least 0.
+func (s Stamp) Back(d time.Duration) Stamp {
+	return s - min(s, Stamp(d/time.Millisecond)<<counterBits)
+}
+
 // String prints the stamp as RFC 3339 time and counter.
 func (s Stamp) String() string {
 	return fmt.Sprintf("%s#%d", s.Time().UTC().Format("2006-01-02T15:04:05.000Z07:00"), s.Counter())

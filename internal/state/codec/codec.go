@@ -25,6 +25,17 @@ func (r *Reader) Uvarint() uint64 {
 	return v
 }
 
+// Byte reads one byte.
+func (r *Reader) Byte() byte {
+	if len(r.B) == 0 {
+		r.fail()
+		return 0
+	}
+	v := r.B[0]
+	r.B = r.B[1:]
+	return v
+}
+
 // Uint64 reads eight bytes, big endian.
 func (r *Reader) Uint64() uint64 {
 	if len(r.B) < 8 {

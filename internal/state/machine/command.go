@@ -29,11 +29,16 @@ type Command struct {
 	Value   []byte
 }
 
+// Writes are still written as version 1, so that a program without merges reads on until the first.
 const (
-	commandVersion = 1
+	writeVersion   = 1
+	commandVersion = 2
 
 	opPut    = 1
 	opDelete = 2
+	opMerge  = 3
+
+	mergeVersion = 2 // the first that knew merges
 
 	// MaxKey bounds the key of a write, in bytes.
 	MaxKey = 4 << 10
@@ -51,7 +56,7 @@ func (c *Command) Encode() []byte {
 		op = opDelete
 	}
 	b := make([]byte, 0, 2+8+3*binary.MaxVarintLen64+len(c.Key)+len(c.Value))
-	b = append(b, commandVersion, op)
+	b = append(b, writeVersion, op)
 	b = binary.BigEndian.AppendUint64(b, uint64(c.Stamp))
 	b = binary.AppendUvarint(b, c.Expect+1)
 	b = binary.AppendUvarint(b, uint64(c.Expires))
@@ -63,16 +68,21 @@ func (c *Command) Encode() []byte {
 // errNewer says that a log entry is beyond this program; what follows it is, too.
 var errNewer = errors.New("log entry of a newer version")
 
+func checkCommand(version byte) error {
+	err := codec.CheckVersion("log entry", uint32(version), commandVersion)
+	if version > commandVersion {
+		return fmt.Errorf("%w: %w", errNewer, err)
+	}
+	return err
+}
+
 // decodeCommand reads a command; its value shares memory with b.
 func decodeCommand(b []byte) (Command, error) {
 	var c Command
 	if len(b) < 10 {
 		return c, errBadCommand
 	}
-	if err := codec.CheckVersion("log entry", uint32(b[0]), commandVersion); err != nil {
-		if b[0] > commandVersion {
-			err = fmt.Errorf("%w: %w", errNewer, err)
-		}
+	if err := checkCommand(b[0]); err != nil {
 		return c, err
 	}
 	r := codec.Reader{B: b[2:]}

@@ -20,8 +20,12 @@ func (e *Entry) Append(b []byte) []byte {
 	return append(b, e.Value...)
 }
 
-// maxEntry bounds an encoded entry.
-const maxEntry = MaxKey + MaxValue + 64
+const (
+	// maxStored bounds the value of a stored entry: a conflict holds two values and some names.
+	maxStored = 2*MaxValue + 64<<10
+	// maxEntry bounds an encoded entry.
+	maxEntry = MaxKey + maxStored + 64
+)
 
 // ErrBadEntry says that bytes are no encoded entry.
 var ErrBadEntry = errors.New("malformed entry")
@@ -32,7 +36,7 @@ func DecodeEntry(b []byte) (*Entry, error) {
 	e := &Entry{Key: string(r.Bytes(MaxKey))}
 	e.CreateRevision, e.ModRevision = r.Uvarint(), r.Uvarint()
 	e.Stamp, e.Expires = hlc.Stamp(r.Uint64()), int64(r.Uvarint())
-	e.Value = r.Bytes(MaxValue)
+	e.Value = r.Bytes(maxStored)
 	if r.Bad || len(r.B) > 0 || e.Expires < 0 || e.Key == "" ||
 		e.CreateRevision == 0 || e.CreateRevision > e.ModRevision {
 		return nil, ErrBadEntry

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,13 +46,16 @@ type Machine struct {
 	mu      sync.RWMutex
 	live    *tree
 	expiry  *expiryTree
+	tombs   tombs
 	applied uint64 // log index
 	stamp   hlc.Stamp
+	lineage Lineage
 	hist    history
 	views   viewCache
 	watches watchers
 	waiters []waiter
 	closed  bool
+	retired bool
 	stuck   error // why nothing is applied any more
 
 	sooner chan struct{}
@@ -63,19 +67,23 @@ type Config struct {
 	Retain Retention
 	// Now is the wall clock, for stamps and for the age of history.
 	Now func() time.Time
+	// Lineage of a new machine; what a snapshot says replaces it.
+	Lineage Lineage
 }
 
 // Outcome is what a command came to; it is what Raft's future of an applied command returns.
 type Outcome struct {
 	Result
 	Err error
+	// Merged is what a Merge came to.
+	Merged *Counts
 }
 
 // New returns an empty machine.
 func New(cfg Config) *Machine {
 	f := &Machine{
 		cfg: cfg, clock: hlc.New(cfg.Now),
-		live: newTree(), expiry: newExpiryTree(),
+		live: newTree(), expiry: newExpiryTree(), tombs: newTombs(), lineage: cfg.Lineage,
 		hist: history{base: FirstRevision, keep: cfg.Retain}, sooner: make(chan struct{}, 1),
 	}
 	f.rev.Store(FirstRevision)
@@ -131,24 +139,35 @@ func (f *Machine) publish(before uint64) {
 	}
 }
 
-// command decodes and applies one command.
+// command decodes and applies one log entry.
 func (f *Machine) command(l *raft.Log) *Outcome {
+	if isMerge(l.Data) {
+		m, err := DecodeMerge(l.Data)
+		if err != nil {
+			return f.refuse(l, err)
+		}
+		return f.merge(m)
+	}
 	c, err := decodeCommand(l.Data)
 	if err != nil {
-		f.cfg.Log.Error("log entry refused", "index", l.Index, "err", err)
-		// A malformed entry is refused alike by every replica, so the state stays the same
-		// everywhere. What a newer version wrote means something to others: skipping it would be
-		// silent divergence.
-		if errors.Is(err, errNewer) {
-			f.stuck = fmt.Errorf("state stops at log entry %d: %w", l.Index, err)
-		}
-		return &Outcome{Err: err}
+		return f.refuse(l, err)
 	}
 	cur, _ := f.live.Get(item{key: c.Key})
 	if !met(&c, cur.entry) {
 		return &Outcome{Result: Result{Revision: f.rev.Load(), Current: cur.entry}, Err: ErrConflict}
 	}
 	return &Outcome{Result: f.mutate(&c, cur.entry)}
+}
+
+// refuse answers a log entry that cannot be read. A malformed one is refused alike by every
+// replica, so the state stays the same everywhere. What a newer version wrote means something to
+// others: skipping it would be silent divergence.
+func (f *Machine) refuse(l *raft.Log, err error) *Outcome {
+	f.cfg.Log.Error("log entry refused", "index", l.Index, "err", err)
+	if errors.Is(err, errNewer) {
+		f.stuck = fmt.Errorf("state stops at log entry %d: %w", l.Index, err)
+	}
+	return &Outcome{Err: err}
 }
 
 // met reports whether the key's current entry (nil: none) meets the command's expectation.
@@ -165,35 +184,58 @@ func met(c *Command, cur *Entry) bool {
 }
 
 func (f *Machine) mutate(c *Command, cur *Entry) Result {
-	rev := f.rev.Load() + 1
 	// Stamps follow the order of the log even where two leaders' clocks disagree.
-	f.stamp = max(c.Stamp, f.stamp+1)
-	f.clock.Observe(f.stamp)
-	ev := Event{Revision: rev, Key: c.Key, Prev: cur}
-	if cur != nil {
-		ev.Key = cur.Key // one copy of the string
-		f.expiry.remove(cur)
-	}
-	res := Result{Revision: rev, Entry: cur}
+	f.observe(max(c.Stamp, f.stamp+1))
 	if c.Delete {
-		f.live.Delete(item{key: ev.Key})
-	} else {
-		e := &Entry{
-			Key: ev.Key, Value: c.Value[:len(c.Value):len(c.Value)],
-			CreateRevision: rev, ModRevision: rev, Stamp: f.stamp, Expires: c.Expires,
-		}
-		if cur != nil {
-			e.CreateRevision = cur.CreateRevision
-		}
-		f.live.ReplaceOrInsert(item{key: e.Key, entry: e})
-		if f.expiry.add(e) {
-			f.alarm()
-		}
-		ev.Entry, res.Entry = e, e
+		f.remove(cur, f.stamp)
+		return Result{Revision: f.rev.Load(), Entry: cur}
 	}
+	e := &Entry{Key: c.Key, Value: c.Value[:len(c.Value):len(c.Value)], Stamp: f.stamp, Expires: c.Expires}
+	f.put(e, cur)
+	return Result{Revision: e.ModRevision, Entry: e}
+}
+
+// observe makes a stamp known: what is written here later has a newer one.
+func (f *Machine) observe(s hlc.Stamp) {
+	if s > f.stamp {
+		f.stamp = s
+		f.clock.Observe(s)
+		f.tombs.expire(s)
+	}
+}
+
+// put makes a new entry the current one in place of cur (nil: none).
+func (f *Machine) put(e, cur *Entry) {
+	e.ModRevision = f.rev.Load() + 1
+	e.CreateRevision = e.ModRevision
+	if cur != nil {
+		e.Key, e.CreateRevision = cur.Key, cur.CreateRevision // one copy of the string
+		f.expiry.remove(cur)
+	} else {
+		f.tombs.drop(e.Key)
+	}
+	f.live.ReplaceOrInsert(item{key: e.Key, entry: e})
+	if f.expiry.add(e) {
+		f.alarm()
+	}
+	f.happened(Event{Revision: e.ModRevision, Key: e.Key, Entry: e, Prev: cur})
+}
+
+// remove deletes an entry. What expires leaves no trace: it is gone everywhere soon. A conflict
+// does, or one that was settled could come back.
+func (f *Machine) remove(cur *Entry, s hlc.Stamp) {
+	rev := f.rev.Load() + 1
+	f.expiry.remove(cur)
+	f.live.Delete(item{key: cur.Key})
+	if cur.Expires == 0 || strings.HasPrefix(cur.Key, ConflictPrefix) {
+		f.tombs.add(&tomb{key: cur.Key, stamp: s, rev: rev})
+	}
+	f.happened(Event{Revision: rev, Key: cur.Key, Prev: cur})
+}
+
+func (f *Machine) happened(ev Event) {
 	f.hist.append(ev, f.cfg.Now())
-	f.rev.Store(rev)
-	return res
+	f.rev.Store(ev.Revision)
 }
 
 // Applied is the index of the newest log entry applied.

@@ -7,21 +7,26 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/google/btree"
 	"github.com/hashicorp/raft"
 
 	"github.com/podman-swarm/podman-swarm/internal/hlc"
 	"github.com/podman-swarm/podman-swarm/internal/state/codec"
 )
 
-// A snapshot is a header of fixed size, then every entry in key order behind its length:
+// A snapshot is a header of fixed size, then what follows it, sorted:
 //
 //	"psw-state"  byte version  uint64 revision, log index, stamp, number of entries
-//	uvarint length, entry ...
+//	since version 2:  uint64 number of tombstones
+//	                  uvarint length, lineage
+//	                  per tombstone, by stamp and key:
+//	                  uvarint length of the key, key, uint64 stamp, uvarint revision
+//	uvarint length, entry ... by key
 //
 // Whoever stores or sends it adds checksums.
 const (
 	snapshotMagic   = "psw-state"
-	snapshotVersion = 1
+	snapshotVersion = 2
 	snapshotHeader  = len(snapshotMagic) + 1 + 4*8
 )
 
@@ -30,6 +35,8 @@ var errBadSnapshot = errors.New("malformed snapshot")
 // image is the state at one moment; making it costs nothing.
 type image struct {
 	view    *version
+	gone    *btree.BTreeG[*tomb]
+	lineage Lineage
 	applied uint64
 	stamp   hlc.Stamp
 }
@@ -38,7 +45,10 @@ type image struct {
 func (f *Machine) Snapshot() (raft.FSMSnapshot, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return &image{view: f.head(), applied: f.applied, stamp: f.stamp}, nil
+	return &image{
+		view: f.head(), gone: f.tombs.byAge.Clone(), lineage: f.lineage,
+		applied: f.applied, stamp: f.stamp,
+	}, nil
 }
 
 // Persist implements raft.FSMSnapshot.
@@ -55,19 +65,23 @@ func (m *image) Release() {}
 func (m *image) write(to io.Writer) error {
 	w := bufio.NewWriterSize(to, 64<<10)
 	b := append([]byte(snapshotMagic), snapshotVersion)
-	for _, v := range []uint64{m.view.rev, m.applied, uint64(m.stamp), uint64(m.view.tree.Len())} {
+	head := []uint64{m.view.rev, m.applied, uint64(m.stamp), uint64(m.view.tree.Len()), uint64(m.gone.Len())}
+	for _, v := range head {
 		b = binary.BigEndian.AppendUint64(b, v)
 	}
-	if _, err := w.Write(b); err != nil {
-		return err
-	}
-	var err error
-	var body []byte
+	body := m.lineage.Append(nil)
+	b = append(binary.AppendUvarint(b, uint64(len(body))), body...)
+	_, err := w.Write(b)
+	m.gone.Ascend(func(t *tomb) bool {
+		if err == nil {
+			_, err = w.Write(Point{Stamp: t.stamp, Revision: t.rev}.append(appendString(b[:0], t.key)))
+		}
+		return err == nil
+	})
 	m.view.tree.Ascend(func(it item) bool {
-		body = it.entry.Append(body[:0])
-		b = binary.AppendUvarint(b[:0], uint64(len(body)))
-		if _, err = w.Write(b); err == nil {
-			_, err = w.Write(body)
+		if err == nil {
+			body = it.entry.Append(body[:0])
+			_, err = w.Write(append(binary.AppendUvarint(b[:0], uint64(len(body))), body...))
 		}
 		return err == nil
 	})
@@ -78,8 +92,10 @@ func (m *image) write(to io.Writer) error {
 type contents struct {
 	rev, applied uint64
 	stamp        hlc.Stamp
+	lineage      *Lineage // nil: the snapshot does not say
 	live         *tree
 	expiry       *expiryTree
+	tombs        tombs
 }
 
 // readSnapshot decodes a snapshot; every entry has memory of its own.
@@ -94,14 +110,22 @@ func readSnapshot(from io.Reader) (*contents, error) {
 		return nil, err
 	}
 	num := func(i int) uint64 { return binary.BigEndian.Uint64(head[1+8*i:]) }
-	c := &contents{rev: num(0), applied: num(1), stamp: hlc.Stamp(num(2)), live: newTree(), expiry: newExpiryTree()}
+	c := &contents{
+		rev: num(0), applied: num(1), stamp: hlc.Stamp(num(2)),
+		live: newTree(), expiry: newExpiryTree(), tombs: newTombs(),
+	}
+	if head[0] >= 2 {
+		if err := c.readPast(r); err != nil {
+			return nil, err
+		}
+	}
 	last := ""
 	for range num(3) {
 		e, err := readEntry(r)
 		if err != nil {
 			return nil, err
 		}
-		if e.Key <= last || e.ModRevision > c.rev {
+		if e.Key <= last || e.ModRevision > c.rev || c.tombs.byKey[e.Key] != nil {
 			return nil, fmt.Errorf("%w: entry %q out of order", errBadSnapshot, e.Key)
 		}
 		last = e.Key
@@ -114,16 +138,62 @@ func readSnapshot(from io.Reader) (*contents, error) {
 	return c, nil
 }
 
+// readPast reads what version 2 added.
+func (c *contents) readPast(r *bufio.Reader) error {
+	var n uint64
+	if err := binary.Read(r, binary.BigEndian, &n); err != nil || n > maxTombstones {
+		return fmt.Errorf("%w: %d tombstones", errBadSnapshot, n)
+	}
+	body, err := readSized(r, maxLineage)
+	if err != nil {
+		return err
+	}
+	l, err := DecodeLineage(body)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errBadSnapshot, err)
+	}
+	c.lineage = &l
+	last := &tomb{}
+	for range n {
+		key, err := readSized(r, MaxKey)
+		if err != nil {
+			return err
+		}
+		t := &tomb{key: string(key)}
+		if err := binary.Read(r, binary.BigEndian, (*uint64)(&t.stamp)); err != nil {
+			return fmt.Errorf("%w: cut short", errBadSnapshot)
+		}
+		if t.rev, err = binary.ReadUvarint(r); err != nil {
+			return fmt.Errorf("%w: cut short", errBadSnapshot)
+		}
+		if t.key == "" || t.stamp < last.stamp || t.stamp == last.stamp && t.key <= last.key || c.tombs.byKey[t.key] != nil {
+			return fmt.Errorf("%w: tombstone %q out of order", errBadSnapshot, t.key)
+		}
+		c.tombs.add(t)
+		last = t
+	}
+	return nil
+}
+
 func readEntry(r *bufio.Reader) (*Entry, error) {
+	body, err := readSized(r, maxEntry)
+	if err != nil {
+		return nil, err
+	}
+	return DecodeEntry(body)
+}
+
+// readSized reads a length and that many bytes. The length is not believed beyond what really
+// comes.
+func readSized(r *bufio.Reader, limit uint64) ([]byte, error) {
 	n, err := binary.ReadUvarint(r)
-	if err != nil || n > maxEntry {
-		return nil, fmt.Errorf("%w: entry length", errBadSnapshot)
+	if err != nil || n > limit {
+		return nil, fmt.Errorf("%w: length", errBadSnapshot)
 	}
 	body := make([]byte, min(n, 64<<10))
 	if _, err := io.ReadFull(r, body); err != nil {
 		return nil, fmt.Errorf("%w: cut short", errBadSnapshot)
 	}
-	// The length is not believed beyond what really comes.
 	if rest := n - uint64(len(body)); rest > 0 {
 		more, err := io.ReadAll(io.LimitReader(r, int64(rest)))
 		if err != nil || uint64(len(more)) != rest {
@@ -131,7 +201,7 @@ func readEntry(r *bufio.Reader) (*Entry, error) {
 		}
 		body = append(body, more...)
 	}
-	return DecodeEntry(body)
+	return body, nil
 }
 
 // Restore implements raft.FSM: another replica's state replaces this one's. Histories do not
@@ -146,15 +216,13 @@ func (f *Machine) Restore(from io.ReadCloser) error {
 	if c.applied < f.applied {
 		return nil // raft restarted under a live state machine that knows more
 	}
-	f.live, f.expiry = c.live, c.expiry
+	f.live, f.expiry, f.tombs = c.live, c.expiry, c.tombs
+	if c.lineage != nil {
+		f.lineage = *c.lineage
+	}
 	f.applied, f.stamp = c.applied, c.stamp
-	f.rev.Store(c.rev)
 	f.clock.Observe(c.stamp)
-	f.hist.reset(c.rev)
-	f.views = viewCache{}
-	f.current.Store(nil)
-	f.watches.epoch++
-	f.watches.wakeAll()
+	f.leap(c.rev)
 	f.wakeWaiters()
 	f.alarm()
 	return nil

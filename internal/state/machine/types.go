@@ -13,6 +13,8 @@ var (
 	ErrCompacted = errors.New("state: revision compacted")
 	ErrFuture    = errors.New("state: revision in the future")
 	ErrClosed    = errors.New("state: closed")
+	// ErrRetired says that another machine took this one's place: try again there.
+	ErrRetired = errors.New("state: this replica was replaced by another")
 )
 
 // Entry is one key's current state. Entries are immutable once published: callers must not

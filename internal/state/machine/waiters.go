@@ -16,7 +16,7 @@ func (f *Machine) wakeWaiters() {
 	rev := f.rev.Load()
 	keep := f.waiters[:0]
 	for _, w := range f.waiters {
-		if w.rev <= rev && w.index <= f.applied || f.closed {
+		if w.rev <= rev && w.index <= f.applied || f.closed || f.retired {
 			close(w.done)
 		} else {
 			keep = append(keep, w)
@@ -26,13 +26,13 @@ func (f *Machine) wakeWaiters() {
 	f.waiters = keep
 }
 
-// await returns a channel that closes when the revision and the log index are applied, or the
-// store closes.
+// await returns a channel that closes when the revision and the log index are applied, or never
+// will be.
 func (f *Machine) await(rev, index uint64) <-chan struct{} {
 	w := waiter{rev: rev, index: index, done: make(chan struct{})}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed || f.rev.Load() >= rev && f.applied >= index {
+	if f.closed || f.retired || f.rev.Load() >= rev && f.applied >= index {
 		close(w.done)
 	} else {
 		f.waiters = append(f.waiters, w)
@@ -51,10 +51,13 @@ func (f *Machine) WaitFor(ctx context.Context, rev, index uint64) error {
 	}
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	if f.rev.Load() < rev || f.applied < index {
-		return ErrClosed
+	switch {
+	case f.rev.Load() >= rev && f.applied >= index:
+		return nil
+	case f.retired && !f.closed:
+		return ErrRetired
 	}
-	return nil
+	return ErrClosed
 }
 
 // forget drops a waiter that gave up.

@@ -130,6 +130,8 @@ func (f *Machine) Watch(prefix string, after uint64) (*Watch, error) {
 	switch {
 	case f.closed:
 		return nil, ErrClosed
+	case f.retired:
+		return nil, ErrRetired
 	case after > rev:
 		return nil, ErrFuture
 	case after < f.hist.base:
@@ -158,7 +160,7 @@ const defaultBatch = 128
 // when that is 0) in buf's memory. Every matching event up to and including revision upTo has
 // then been handed out. When ctx ends it returns ctx's error; upTo is right then too, which
 // makes a deadline the way to learn about progress. ErrCompacted: the watch fell behind the window,
-// or the replica was replaced by another's snapshot; begin anew from a list.
+// or the replica's history does not go on; begin anew from a list.
 func (x *Watch) Next(ctx context.Context, buf []Event) (evs []Event, upTo uint64, err error) {
 	for {
 		evs, err = x.take(buf)

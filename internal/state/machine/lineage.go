@@ -1,0 +1,231 @@
+package machine
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+
+	"github.com/podman-swarm/podman-swarm/internal/hlc"
+	"github.com/podman-swarm/podman-swarm/internal/state/codec"
+)
+
+// Point is a moment of a history. Both halves move together; what lies before or after a point is
+// told by the revision, since a merged write keeps its old stamp but gets a new revision.
+type Point struct {
+	Stamp    hlc.Stamp
+	Revision uint64
+}
+
+// earlier returns the point that lies first in a history that holds both.
+func earlier(a, b Point) Point {
+	if b.Revision < a.Revision {
+		return b
+	}
+	return a
+}
+
+// Lineage names one unbroken history of the state and says where it comes from. Lineages are values:
+// their slices are replaced, never changed.
+type Lineage struct {
+	ID      string
+	Born    hlc.Stamp
+	Parents []Ancestor // newest first
+	Merged  []Merged   // in the order of first contact
+}
+
+// Ancestor is a lineage and the point up to which its history is also that of its descendant.
+// Revisions up to there mean the same in both.
+type Ancestor struct {
+	ID string
+	Point
+}
+
+// Merged is what a lineage has taken over from another one.
+type Merged struct {
+	ID string
+	// Point of the other's history up to which everything of it is here; zero before its first
+	// hand-over has ended.
+	Point
+	// Newest is the other's newest revision then, which is later than Point where replicas of the
+	// other may have differed.
+	Newest uint64
+	// here are the revisions under which its writes were taken over, ascending: what the other
+	// knows though it came about here. Only a bounded number is kept; what is forgotten may make
+	// the journal hold a conflict that was none.
+	here []span
+}
+
+type span struct{ first, last uint64 }
+
+const (
+	// maxAncestors bounds a lineage. Who left the history that many forks ago is a stranger.
+	maxAncestors = 1024
+	maxSpans     = 256
+	// MaxLineageID bounds a lineage's name, in bytes.
+	MaxLineageID = 64
+	maxLineage   = 8 << 20 // encoded
+)
+
+var always = Point{^hlc.Stamp(0), ^uint64(0)}
+
+// chain is the lineage and its ancestors, newest first.
+func (l Lineage) chain() []Ancestor {
+	return append([]Ancestor{{ID: l.ID, Point: always}}, l.Parents...)
+}
+
+// Common returns the point at which the histories of two lineages parted: up to it they are one.
+// False: they are strangers. One lineage is in common with itself for ever.
+func Common(a, b Lineage) (Point, bool) {
+	other := b.chain()
+	for _, x := range a.chain() {
+		if i := slices.IndexFunc(other, func(y Ancestor) bool { return y.ID == x.ID }); i >= 0 {
+			return earlier(x.Point, other[i].Point), true
+		}
+	}
+	return Point{}, false
+}
+
+// Since returns the point of from's history up to which a lineage knows it: where they parted, or
+// later when it has merged some of it since. What comes after is to be handed over.
+func Since(to, from Lineage) (Point, bool) {
+	known, ok := Common(to, from)
+	for _, x := range from.chain() {
+		if m := to.merged(x.ID); m != nil {
+			if p := earlier(m.Point, x.Point); p.Revision > known.Revision {
+				known = p
+			}
+		}
+	}
+	return known, ok
+}
+
+// Older orders lineages by their birth.
+func Older(a, b Lineage) bool {
+	if a.Born != b.Born {
+		return a.Born < b.Born
+	}
+	return a.ID < b.ID
+}
+
+// merged returns what was merged of a lineage, nil: nothing.
+func (l Lineage) merged(id string) *Merged {
+	for i := range l.Merged {
+		if l.Merged[i].ID == id {
+			return &l.Merged[i]
+		}
+	}
+	return nil
+}
+
+// with returns the lineage with another record of what was merged.
+func (l Lineage) with(m Merged) Lineage {
+	if i := slices.IndexFunc(l.Merged, func(x Merged) bool { return x.ID == m.ID }); i >= 0 {
+		l.Merged = slices.Clone(l.Merged)
+		l.Merged[i] = m
+		return l
+	}
+	l.Merged = append(l.Merged[max(0, len(l.Merged)-maxAncestors+1):len(l.Merged):len(l.Merged)], m)
+	return l
+}
+
+// holds reports whether a revision is one under which the other's writes were taken over.
+func (m *Merged) holds(rev uint64) bool {
+	if m == nil {
+		return false
+	}
+	_, found := slices.BinarySearchFunc(m.here, rev, func(s span, rev uint64) int {
+		switch {
+		case s.last < rev:
+			return -1
+		case s.first > rev:
+			return 1
+		}
+		return 0
+	})
+	return found
+}
+
+// note adds a revision, newer than all before; here must not be shared.
+func (m *Merged) note(rev uint64) {
+	if n := len(m.here); n > 0 && m.here[n-1].last+1 == rev {
+		m.here[n-1].last = rev
+		return
+	}
+	m.here = append(m.here, span{rev, rev})
+	if len(m.here) > maxSpans {
+		m.here = m.here[1:]
+	}
+}
+
+// Append appends the lineage, as snapshots, merges and calls between replicas carry it.
+func (l Lineage) Append(b []byte) []byte {
+	b = appendString(b, l.ID)
+	b = binary.BigEndian.AppendUint64(b, uint64(l.Born))
+	b = binary.AppendUvarint(b, uint64(len(l.Parents)))
+	for _, a := range l.Parents {
+		b = a.Point.append(appendString(b, a.ID))
+	}
+	b = binary.AppendUvarint(b, uint64(len(l.Merged)))
+	for _, m := range l.Merged {
+		b = m.Point.append(appendString(b, m.ID))
+		b = binary.AppendUvarint(b, m.Newest)
+		b = binary.AppendUvarint(b, uint64(len(m.here)))
+		at := uint64(0)
+		for _, s := range m.here {
+			b = binary.AppendUvarint(b, s.first-at)
+			b = binary.AppendUvarint(b, s.last-s.first)
+			at = s.last
+		}
+	}
+	return b
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func (p Point) append(b []byte) []byte {
+	return binary.AppendUvarint(binary.BigEndian.AppendUint64(b, uint64(p.Stamp)), p.Revision)
+}
+
+func readPoint(r *codec.Reader) Point {
+	return Point{Stamp: hlc.Stamp(r.Uint64()), Revision: r.Uvarint()}
+}
+
+var errBadLineage = errors.New("malformed lineage")
+
+// DecodeLineage reads what Append wrote.
+func DecodeLineage(b []byte) (Lineage, error) {
+	r := codec.Reader{B: b}
+	l := Lineage{ID: string(r.Bytes(MaxLineageID)), Born: hlc.Stamp(r.Uint64())}
+	for n := count(&r, maxAncestors); n > 0; n-- {
+		l.Parents = append(l.Parents, Ancestor{ID: string(r.Bytes(MaxLineageID)), Point: readPoint(&r)})
+	}
+	for n := count(&r, maxAncestors); n > 0; n-- {
+		m := Merged{ID: string(r.Bytes(MaxLineageID)), Point: readPoint(&r), Newest: r.Uvarint()}
+		at := uint64(0)
+		for k := count(&r, maxSpans); k > 0; k-- {
+			s := span{first: at + r.Uvarint()}
+			s.last = s.first + r.Uvarint()
+			if s.first <= at || s.last < s.first {
+				return Lineage{}, errBadLineage
+			}
+			m.here, at = append(m.here, s), s.last
+		}
+		l.Merged = append(l.Merged, m)
+	}
+	if r.Bad || len(r.B) > 0 {
+		return Lineage{}, errBadLineage
+	}
+	return l, nil
+}
+
+// count reads a number of elements; each takes a byte at least.
+func count(r *codec.Reader, limit uint64) uint64 {
+	n := r.Uvarint()
+	if n > limit || n > uint64(len(r.B)) {
+		r.Bad, r.B = true, nil
+		return 0
+	}
+	return n
+}
