@@ -59,6 +59,11 @@ func (r *Reader) Bytes(limit uint64) []byte {
 	return v
 }
 
+// AppendString appends a length and the string, which Bytes reads.
+func AppendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
 // CheckVersion accepts the current format version and the one before it.
 func CheckVersion(what string, got, current uint32) error {
 	oldest := max(1, current-1)

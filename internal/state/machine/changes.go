@@ -8,7 +8,9 @@ import (
 	"github.com/google/btree"
 
 	"github.com/podman-swarm/podman-swarm/internal/hlc"
+	"github.com/podman-swarm/podman-swarm/internal/state/ancestry"
 	"github.com/podman-swarm/podman-swarm/internal/state/codec"
+	"github.com/podman-swarm/podman-swarm/internal/state/tombs"
 )
 
 // Changes walks over what a history did to the keys after a point: the entries and the deletions
@@ -20,9 +22,9 @@ type Changes struct {
 
 	since  uint64
 	live   *tree
-	gone   *btree.BTreeG[*tomb]
-	from   string // where to go on in live
-	buried *tomb  // where to go on in gone; nil: not begun
+	gone   *btree.BTreeG[*tombs.Tomb]
+	from   string      // where to go on in live
+	buried *tombs.Tomb // where to go on in gone; nil: not begun
 }
 
 // Changes returns the changes after a point of the machine's own history; see Since. The point's
@@ -32,7 +34,7 @@ func (f *Machine) Changes(since Point) *Changes {
 	defer f.mu.Unlock()
 	return &Changes{
 		Lineage: f.lineage, Newest: Point{Stamp: f.stamp, Revision: f.rev.Load()},
-		since: since.Revision, live: f.head().tree, gone: f.tombs.byAge.Clone(),
+		since: since.Revision, live: f.head().tree, gone: f.tombs.Image(),
 	}
 }
 
@@ -65,8 +67,8 @@ func (c *Changes) Next(limit int) (chunk []byte, last bool) {
 		}
 		c.live = nil
 	}
-	bury := func(t *tomb) bool {
-		full = !add(change{key: t.key, rev: t.rev, stamp: t.stamp, deleted: true})
+	bury := func(t *tombs.Tomb) bool {
+		full = !add(change{key: t.Key, rev: t.Revision, stamp: t.Stamp, deleted: true})
 		c.buried = t
 		return !full
 	}
@@ -111,8 +113,8 @@ func (x change) append(b []byte) []byte {
 	if x.deleted {
 		kind = chunkDeletion
 	}
-	b = appendString(append(b, kind), x.key)
-	b = Point{Stamp: x.stamp, Revision: x.rev}.append(b)
+	b = codec.AppendString(append(b, kind), x.key)
+	b = Point{Stamp: x.stamp, Revision: x.rev}.Append(b)
 	if !x.deleted {
 		b = binary.AppendUvarint(b, uint64(x.expires))
 		b = binary.AppendUvarint(b, uint64(len(x.value)))
@@ -137,7 +139,7 @@ func decodeChunk(b []byte) ([]change, error) {
 		}
 		r.B = r.B[1:]
 		x.key = string(r.Bytes(MaxKey))
-		p := readPoint(&r)
+		p := ancestry.ReadPoint(&r)
 		x.rev, x.stamp = p.Revision, p.Stamp
 		if !x.deleted {
 			x.expires = int64(r.Uvarint())

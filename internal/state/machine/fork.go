@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/podman-swarm/podman-swarm/internal/hlc"
+	"github.com/podman-swarm/podman-swarm/internal/state/ancestry"
 )
 
 // ErrExhausted says that no revision is left to jump to.
@@ -48,7 +49,7 @@ func (f *Machine) Fork(o Fork) error {
 		o.Shared = now
 	}
 	switch {
-	case o.ID == "" || len(o.ID) > MaxLineageID || o.ID == f.lineage.ID:
+	case o.ID == "" || len(o.ID) > ancestry.MaxID || o.ID == f.lineage.ID:
 		return fmt.Errorf("fork: no name for a new lineage: %q", o.ID)
 	case o.Jump < 1 || o.Jump > maxJump:
 		return fmt.Errorf("fork: jump of %d steps, want 1 to %d", o.Jump, maxJump)
@@ -62,7 +63,7 @@ func (f *Machine) Fork(o Fork) error {
 	parents := append([]Ancestor{{ID: f.lineage.ID, Point: o.Shared}}, f.lineage.Parents...)
 	f.lineage = Lineage{
 		ID: o.ID, Born: o.Born, Merged: f.lineage.Merged,
-		Parents: parents[:min(len(parents), maxAncestors)],
+		Parents: parents[:min(len(parents), ancestry.MaxAncestors)],
 	}
 	f.leap(rev)
 	f.wakeWaiters()

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/podman-swarm/podman-swarm/internal/hlc"
+	"github.com/podman-swarm/podman-swarm/internal/state/tombs"
 )
 
 // FirstRevision is the revision of an empty store: 0 means "any" to Kubernetes clients.
@@ -46,7 +47,7 @@ type Machine struct {
 	mu      sync.RWMutex
 	live    *tree
 	expiry  *expiryTree
-	tombs   tombs
+	tombs   tombs.Set
 	applied uint64 // log index
 	stamp   hlc.Stamp
 	lineage Lineage
@@ -83,7 +84,7 @@ type Outcome struct {
 func New(cfg Config) *Machine {
 	f := &Machine{
 		cfg: cfg, clock: hlc.New(cfg.Now),
-		live: newTree(), expiry: newExpiryTree(), tombs: newTombs(), lineage: cfg.Lineage,
+		live: newTree(), expiry: newExpiryTree(), tombs: tombs.New(tombs.Max), lineage: cfg.Lineage,
 		hist: history{base: FirstRevision, keep: cfg.Retain}, sooner: make(chan struct{}, 1),
 	}
 	f.rev.Store(FirstRevision)
@@ -200,7 +201,7 @@ func (f *Machine) observe(s hlc.Stamp) {
 	if s > f.stamp {
 		f.stamp = s
 		f.clock.Observe(s)
-		f.tombs.expire(s)
+		f.tombs.Expire(s)
 	}
 }
 
@@ -212,7 +213,7 @@ func (f *Machine) put(e, cur *Entry) {
 		e.Key, e.CreateRevision = cur.Key, cur.CreateRevision // one copy of the string
 		f.expiry.remove(cur)
 	} else {
-		f.tombs.drop(e.Key)
+		f.tombs.Drop(e.Key)
 	}
 	f.live.ReplaceOrInsert(item{key: e.Key, entry: e})
 	if f.expiry.add(e) {
@@ -228,7 +229,7 @@ func (f *Machine) remove(cur *Entry, s hlc.Stamp) {
 	f.expiry.remove(cur)
 	f.live.Delete(item{key: cur.Key})
 	if cur.Expires == 0 || strings.HasPrefix(cur.Key, ConflictPrefix) {
-		f.tombs.add(&tomb{key: cur.Key, stamp: s, rev: rev})
+		f.tombs.Add(&tombs.Tomb{Key: cur.Key, Stamp: s, Revision: rev})
 	}
 	f.happened(Event{Revision: rev, Key: cur.Key, Prev: cur})
 }

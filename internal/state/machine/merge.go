@@ -6,8 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
+	"github.com/podman-swarm/podman-swarm/internal/state/ancestry"
 	"github.com/podman-swarm/podman-swarm/internal/state/codec"
+	"github.com/podman-swarm/podman-swarm/internal/state/journal"
+	"github.com/podman-swarm/podman-swarm/internal/state/tombs"
 )
 
 // Errors of merges.
@@ -57,11 +61,11 @@ func isMerge(b []byte) bool { return len(b) > 1 && b[0] >= mergeVersion && b[1] 
 
 // Encode returns the merge as a log entry, which is also how replicas send it to each other.
 func (m *Merge) Encode() []byte {
-	b := appendString([]byte{mergeVersion, opMerge}, m.To)
+	b := codec.AppendString([]byte{mergeVersion, opMerge}, m.To)
 	from := m.From.Append(nil)
 	b = append(binary.AppendUvarint(b, uint64(len(from))), from...)
 	b = binary.AppendUvarint(b, m.Newest)
-	b = m.Settled.append(b)
+	b = m.Settled.Append(b)
 	b = binary.AppendUvarint(b, uint64(m.Now))
 	final := byte(0)
 	if m.Final {
@@ -79,15 +83,15 @@ func DecodeMerge(b []byte) (*Merge, error) {
 		return nil, err
 	}
 	r := codec.Reader{B: b[2:]}
-	m := &Merge{To: string(r.Bytes(MaxLineageID))}
-	from := r.Bytes(maxLineage)
-	m.Newest, m.Settled, m.Now = r.Uvarint(), readPoint(&r), int64(r.Uvarint())
+	m := &Merge{To: string(r.Bytes(ancestry.MaxID))}
+	from := r.Bytes(ancestry.MaxLineage)
+	m.Newest, m.Settled, m.Now = r.Uvarint(), ancestry.ReadPoint(&r), int64(r.Uvarint())
 	if r.Bad || len(r.B) == 0 || r.B[0] > 1 || m.Now < 0 || m.Newest > maxRevision || m.Settled.Revision > m.Newest {
 		return nil, errBadCommand
 	}
 	m.Final, m.Chunk = r.B[0] == 1, r.B[1:]
 	var err error
-	if m.From, err = DecodeLineage(from); err != nil {
+	if m.From, err = ancestry.DecodeLineage(from); err != nil {
 		return nil, fmt.Errorf("%w: %w", errBadCommand, err)
 	}
 	return m, nil
@@ -115,7 +119,7 @@ type merging struct {
 	// since is the revision of theirs up to which everything is here, known the revision of ours
 	// up to which they know everything.
 	since, known uint64
-	theirs       Merged // what is noted about them
+	theirs       ancestry.Merged // what is noted about them
 	counts       Counts
 }
 
@@ -127,8 +131,8 @@ func (f *Machine) merge(m *Merge) *Outcome {
 	if m.To != f.lineage.ID || m.From.ID == m.To {
 		return refused(ErrLineage)
 	}
-	since, related := Since(f.lineage, m.From)
-	known, _ := Since(m.From, f.lineage)
+	since, related := ancestry.Since(f.lineage, m.From)
+	known, _ := ancestry.Since(m.From, f.lineage)
 	if !related {
 		return refused(ErrUnrelated)
 	}
@@ -136,11 +140,7 @@ func (f *Machine) merge(m *Merge) *Outcome {
 	if err != nil {
 		return refused(err)
 	}
-	g := merging{f: f, m: m, since: since.Revision, known: known.Revision, theirs: Merged{ID: m.From.ID}}
-	if old := f.lineage.merged(m.From.ID); old != nil {
-		g.theirs = *old
-		g.theirs.here = append([]span(nil), old.here...)
-	}
+	g := merging{f: f, m: m, since: since.Revision, known: known.Revision, theirs: f.lineage.Of(m.From.ID).Clone(m.From.ID)}
 	// The room for the last step is there before the first: a chunk has at most two revisions per
 	// change.
 	end, err := jump(max(f.rev.Load()+2*uint64(len(changes)), m.Newest), 0)
@@ -165,28 +165,13 @@ func (g *merging) note(end uint64) {
 			g.theirs.Point = m.Settled
 		}
 		g.theirs.Newest = max(g.theirs.Newest, m.Newest)
-		f.lineage = f.lineage.with(g.theirs).inherit(m.From)
+		f.lineage = f.lineage.With(g.theirs).Inherit(m.From)
 		if leap {
 			f.leap(end)
 		}
 		return
 	}
-	f.lineage = f.lineage.with(g.theirs)
-}
-
-// inherit adds what another lineage, all of which is here now, had merged itself.
-func (l Lineage) inherit(from Lineage) Lineage {
-	for _, m := range from.Merged {
-		mine := Merged{ID: m.ID}
-		if old := l.merged(m.ID); old != nil {
-			mine = *old
-		}
-		if m.Revision > mine.Revision && m.ID != l.ID {
-			mine.Point, mine.Newest = m.Point, max(m.Newest, mine.Newest)
-			l = l.with(mine)
-		}
-	}
-	return l
+	f.lineage = f.lineage.With(g.theirs)
 }
 
 // ours is the present state of a key; nil: nothing is known of it.
@@ -195,8 +180,8 @@ func (f *Machine) ours(key string) (*change, *Entry) {
 		e := it.entry
 		return &change{key: e.Key, rev: e.ModRevision, stamp: e.Stamp, expires: e.Expires, value: e.Value}, e
 	}
-	if t := f.tombs.byKey[key]; t != nil {
-		return &change{key: t.key, rev: t.rev, stamp: t.stamp, deleted: true}, nil
+	if t := f.tombs.Get(key); t != nil {
+		return &change{key: t.Key, rev: t.Revision, stamp: t.Stamp, deleted: true}, nil
 	}
 	return nil, nil
 }
@@ -243,7 +228,7 @@ func (g *merging) change(x *change) {
 		return
 	}
 	// Did we do something they do not know of? Theirs is news to us by what was just asked.
-	both := ours != nil && ours.rev > g.known && !g.theirs.holds(ours.rev) && !x.same(ours)
+	both := ours != nil && ours.rev > g.known && !g.theirs.Holds(ours.rev) && !x.same(ours)
 	if won < 0 {
 		g.counts.Kept++
 		if both {
@@ -270,11 +255,11 @@ func (g *merging) take(x *change, cur *Entry) {
 		f.remove(cur, x.stamp)
 	default:
 		// Nothing is seen to happen. The deletion counts as later than all that has.
-		f.tombs.add(&tomb{key: x.key, stamp: x.stamp, rev: rev})
+		f.tombs.Add(&tombs.Tomb{Key: x.key, Stamp: x.stamp, Revision: rev})
 	}
 	// What replicas of theirs may not agree on is not known to be theirs.
 	if x.rev <= g.m.Settled.Revision {
-		g.theirs.note(rev)
+		g.theirs.Note(rev)
 	}
 }
 
@@ -284,14 +269,14 @@ func (g *merging) journal(kept *change, by Lineage, lost *change, of Lineage) {
 	if derived(lost.key) || lost.expired(g.m.Now) {
 		return
 	}
-	c := Conflict{ID: conflictID(lost), Key: lost.key, At: g.m.Now, Kept: side(kept, by), Lost: side(lost, of)}
-	key := ConflictPrefix + c.ID
+	c := Conflict{Key: lost.key, At: g.m.Now, Kept: side(kept, by), Lost: side(lost, of)}
+	key := ConflictPrefix + journal.ID(c.Key, c.Lost)
 	if there, _ := f.ours(key); there != nil {
 		return
 	}
 	// Its stamp is that of the newer write, not of now: a decision about it is newer everywhere.
 	g.counts.Conflicts++
-	f.put(&Entry{Key: key, Value: c.encode(), Stamp: max(kept.stamp, lost.stamp), Expires: g.m.Now + conflictAge}, nil)
+	f.put(&Entry{Key: key, Value: c.Encode(), Stamp: max(kept.stamp, lost.stamp), Expires: g.m.Now + int64(journal.Age/time.Second)}, nil)
 }
 
 func side(x *change, l Lineage) Side {

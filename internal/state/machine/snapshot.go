@@ -11,7 +11,9 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/podman-swarm/podman-swarm/internal/hlc"
+	"github.com/podman-swarm/podman-swarm/internal/state/ancestry"
 	"github.com/podman-swarm/podman-swarm/internal/state/codec"
+	"github.com/podman-swarm/podman-swarm/internal/state/tombs"
 )
 
 // A snapshot is a header of fixed size, then what follows it, sorted:
@@ -35,7 +37,7 @@ var errBadSnapshot = errors.New("malformed snapshot")
 // image is the state at one moment; making it costs nothing.
 type image struct {
 	view    *version
-	gone    *btree.BTreeG[*tomb]
+	gone    *btree.BTreeG[*tombs.Tomb]
 	lineage Lineage
 	applied uint64
 	stamp   hlc.Stamp
@@ -46,7 +48,7 @@ func (f *Machine) Snapshot() (raft.FSMSnapshot, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return &image{
-		view: f.head(), gone: f.tombs.byAge.Clone(), lineage: f.lineage,
+		view: f.head(), gone: f.tombs.Image(), lineage: f.lineage,
 		applied: f.applied, stamp: f.stamp,
 	}, nil
 }
@@ -72,9 +74,9 @@ func (m *image) write(to io.Writer) error {
 	body := m.lineage.Append(nil)
 	b = append(binary.AppendUvarint(b, uint64(len(body))), body...)
 	_, err := w.Write(b)
-	m.gone.Ascend(func(t *tomb) bool {
+	m.gone.Ascend(func(t *tombs.Tomb) bool {
 		if err == nil {
-			_, err = w.Write(Point{Stamp: t.stamp, Revision: t.rev}.append(appendString(b[:0], t.key)))
+			_, err = w.Write(Point{Stamp: t.Stamp, Revision: t.Revision}.Append(codec.AppendString(b[:0], t.Key)))
 		}
 		return err == nil
 	})
@@ -95,7 +97,7 @@ type contents struct {
 	lineage      *Lineage // nil: the snapshot does not say
 	live         *tree
 	expiry       *expiryTree
-	tombs        tombs
+	tombs        tombs.Set
 }
 
 // readSnapshot decodes a snapshot; every entry has memory of its own.
@@ -112,7 +114,7 @@ func readSnapshot(from io.Reader) (*contents, error) {
 	num := func(i int) uint64 { return binary.BigEndian.Uint64(head[1+8*i:]) }
 	c := &contents{
 		rev: num(0), applied: num(1), stamp: hlc.Stamp(num(2)),
-		live: newTree(), expiry: newExpiryTree(), tombs: newTombs(),
+		live: newTree(), expiry: newExpiryTree(), tombs: tombs.New(tombs.Max),
 	}
 	if head[0] >= 2 {
 		if err := c.readPast(r); err != nil {
@@ -125,7 +127,7 @@ func readSnapshot(from io.Reader) (*contents, error) {
 		if err != nil {
 			return nil, err
 		}
-		if e.Key <= last || e.ModRevision > c.rev || c.tombs.byKey[e.Key] != nil {
+		if e.Key <= last || e.ModRevision > c.rev || c.tombs.Get(e.Key) != nil {
 			return nil, fmt.Errorf("%w: entry %q out of order", errBadSnapshot, e.Key)
 		}
 		last = e.Key
@@ -141,35 +143,35 @@ func readSnapshot(from io.Reader) (*contents, error) {
 // readPast reads what version 2 added.
 func (c *contents) readPast(r *bufio.Reader) error {
 	var n uint64
-	if err := binary.Read(r, binary.BigEndian, &n); err != nil || n > maxTombstones {
+	if err := binary.Read(r, binary.BigEndian, &n); err != nil || n > tombs.Max {
 		return fmt.Errorf("%w: %d tombstones", errBadSnapshot, n)
 	}
-	body, err := readSized(r, maxLineage)
+	body, err := readSized(r, ancestry.MaxLineage)
 	if err != nil {
 		return err
 	}
-	l, err := DecodeLineage(body)
+	l, err := ancestry.DecodeLineage(body)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errBadSnapshot, err)
 	}
 	c.lineage = &l
-	last := &tomb{}
+	last := &tombs.Tomb{}
 	for range n {
 		key, err := readSized(r, MaxKey)
 		if err != nil {
 			return err
 		}
-		t := &tomb{key: string(key)}
-		if err := binary.Read(r, binary.BigEndian, (*uint64)(&t.stamp)); err != nil {
+		t := &tombs.Tomb{Key: string(key)}
+		if err := binary.Read(r, binary.BigEndian, (*uint64)(&t.Stamp)); err != nil {
 			return fmt.Errorf("%w: cut short", errBadSnapshot)
 		}
-		if t.rev, err = binary.ReadUvarint(r); err != nil {
+		if t.Revision, err = binary.ReadUvarint(r); err != nil {
 			return fmt.Errorf("%w: cut short", errBadSnapshot)
 		}
-		if t.key == "" || t.stamp < last.stamp || t.stamp == last.stamp && t.key <= last.key || c.tombs.byKey[t.key] != nil {
-			return fmt.Errorf("%w: tombstone %q out of order", errBadSnapshot, t.key)
+		if t.Key == "" || t.Stamp < last.Stamp || t.Stamp == last.Stamp && t.Key <= last.Key || c.tombs.Get(t.Key) != nil {
+			return fmt.Errorf("%w: tombstone %q out of order", errBadSnapshot, t.Key)
 		}
-		c.tombs.add(t)
+		c.tombs.Add(t)
 		last = t
 	}
 	return nil

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/hlc"
+	"github.com/podman-swarm/podman-swarm/internal/state/ancestry"
+	"github.com/podman-swarm/podman-swarm/internal/state/journal"
 )
 
 // Errors that package state hands on.
@@ -27,6 +29,15 @@ type Entry struct {
 	Stamp          hlc.Stamp // orders writes across lineages; decides merges
 	Expires        int64     // Unix seconds after which the leader proposes deletion; 0 = never
 }
+
+// What merges are made of; packages ancestry and journal document it.
+type (
+	Lineage  = ancestry.Lineage
+	Ancestor = ancestry.Ancestor
+	Point    = ancestry.Point
+	Conflict = journal.Conflict
+	Side     = journal.Side
+)
 
 // Event is one mutation. Exactly one event exists per revision.
 type Event struct {

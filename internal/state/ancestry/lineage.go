@@ -1,4 +1,4 @@
-package machine
+package ancestry
 
 import (
 	"encoding/binary"
@@ -58,12 +58,13 @@ type Merged struct {
 type span struct{ first, last uint64 }
 
 const (
-	// maxAncestors bounds a lineage. Who left the history that many forks ago is a stranger.
-	maxAncestors = 1024
+	// MaxAncestors bounds a lineage. Who left the history that many forks ago is a stranger.
+	MaxAncestors = 1024
 	maxSpans     = 256
-	// MaxLineageID bounds a lineage's name, in bytes.
-	MaxLineageID = 64
-	maxLineage   = 8 << 20 // encoded
+	// MaxID bounds a lineage's name, in bytes.
+	MaxID = 64
+	// MaxLineage bounds an encoded lineage.
+	MaxLineage = 8 << 20
 )
 
 var always = Point{^hlc.Stamp(0), ^uint64(0)}
@@ -90,7 +91,7 @@ func Common(a, b Lineage) (Point, bool) {
 func Since(to, from Lineage) (Point, bool) {
 	known, ok := Common(to, from)
 	for _, x := range from.chain() {
-		if m := to.merged(x.ID); m != nil {
+		if m := to.Of(x.ID); m != nil {
 			if p := earlier(m.Point, x.Point); p.Revision > known.Revision {
 				known = p
 			}
@@ -107,8 +108,8 @@ func Older(a, b Lineage) bool {
 	return a.ID < b.ID
 }
 
-// merged returns what was merged of a lineage, nil: nothing.
-func (l Lineage) merged(id string) *Merged {
+// Of returns what was merged of another lineage, nil: nothing.
+func (l Lineage) Of(id string) *Merged {
 	for i := range l.Merged {
 		if l.Merged[i].ID == id {
 			return &l.Merged[i]
@@ -117,19 +118,19 @@ func (l Lineage) merged(id string) *Merged {
 	return nil
 }
 
-// with returns the lineage with another record of what was merged.
-func (l Lineage) with(m Merged) Lineage {
+// With returns the lineage with another record of what was merged.
+func (l Lineage) With(m Merged) Lineage {
 	if i := slices.IndexFunc(l.Merged, func(x Merged) bool { return x.ID == m.ID }); i >= 0 {
 		l.Merged = slices.Clone(l.Merged)
 		l.Merged[i] = m
 		return l
 	}
-	l.Merged = append(l.Merged[max(0, len(l.Merged)-maxAncestors+1):len(l.Merged):len(l.Merged)], m)
+	l.Merged = append(l.Merged[max(0, len(l.Merged)-MaxAncestors+1):len(l.Merged):len(l.Merged)], m)
 	return l
 }
 
-// holds reports whether a revision is one under which the other's writes were taken over.
-func (m *Merged) holds(rev uint64) bool {
+// Holds reports whether a revision is one under which the other's writes were taken over.
+func (m *Merged) Holds(rev uint64) bool {
 	if m == nil {
 		return false
 	}
@@ -145,8 +146,19 @@ func (m *Merged) holds(rev uint64) bool {
 	return found
 }
 
-// note adds a revision, newer than all before; here must not be shared.
-func (m *Merged) note(rev uint64) {
+// Clone returns a copy that may be changed; nil gives an empty one.
+func (m *Merged) Clone(id string) Merged {
+	if m == nil {
+		return Merged{ID: id}
+	}
+	c := *m
+	c.here = slices.Clone(c.here)
+	return c
+}
+
+// Note adds a revision under which a write of the other lineage was taken over, newer than all
+// before. The record must be a Clone.
+func (m *Merged) Note(rev uint64) {
 	if n := len(m.here); n > 0 && m.here[n-1].last+1 == rev {
 		m.here[n-1].last = rev
 		return
@@ -157,17 +169,29 @@ func (m *Merged) note(rev uint64) {
 	}
 }
 
+// Inherit adds what another lineage, all of which is here now, had merged itself.
+func (l Lineage) Inherit(from Lineage) Lineage {
+	for _, m := range from.Merged {
+		mine := l.Of(m.ID).Clone(m.ID)
+		if m.Revision > mine.Revision && m.ID != l.ID {
+			mine.Point, mine.Newest = m.Point, max(m.Newest, mine.Newest)
+			l = l.With(mine)
+		}
+	}
+	return l
+}
+
 // Append appends the lineage, as snapshots, merges and calls between replicas carry it.
 func (l Lineage) Append(b []byte) []byte {
-	b = appendString(b, l.ID)
+	b = codec.AppendString(b, l.ID)
 	b = binary.BigEndian.AppendUint64(b, uint64(l.Born))
 	b = binary.AppendUvarint(b, uint64(len(l.Parents)))
 	for _, a := range l.Parents {
-		b = a.Point.append(appendString(b, a.ID))
+		b = a.Point.Append(codec.AppendString(b, a.ID))
 	}
 	b = binary.AppendUvarint(b, uint64(len(l.Merged)))
 	for _, m := range l.Merged {
-		b = m.Point.append(appendString(b, m.ID))
+		b = m.Point.Append(codec.AppendString(b, m.ID))
 		b = binary.AppendUvarint(b, m.Newest)
 		b = binary.AppendUvarint(b, uint64(len(m.here)))
 		at := uint64(0)
@@ -180,15 +204,13 @@ func (l Lineage) Append(b []byte) []byte {
 	return b
 }
 
-func appendString(b []byte, s string) []byte {
-	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
-}
-
-func (p Point) append(b []byte) []byte {
+// Append appends the point.
+func (p Point) Append(b []byte) []byte {
 	return binary.AppendUvarint(binary.BigEndian.AppendUint64(b, uint64(p.Stamp)), p.Revision)
 }
 
-func readPoint(r *codec.Reader) Point {
+// ReadPoint reads what Append wrote.
+func ReadPoint(r *codec.Reader) Point {
 	return Point{Stamp: hlc.Stamp(r.Uint64()), Revision: r.Uvarint()}
 }
 
@@ -197,12 +219,12 @@ var errBadLineage = errors.New("malformed lineage")
 // DecodeLineage reads what Append wrote.
 func DecodeLineage(b []byte) (Lineage, error) {
 	r := codec.Reader{B: b}
-	l := Lineage{ID: string(r.Bytes(MaxLineageID)), Born: hlc.Stamp(r.Uint64())}
-	for n := count(&r, maxAncestors); n > 0; n-- {
-		l.Parents = append(l.Parents, Ancestor{ID: string(r.Bytes(MaxLineageID)), Point: readPoint(&r)})
+	l := Lineage{ID: string(r.Bytes(MaxID)), Born: hlc.Stamp(r.Uint64())}
+	for n := count(&r, MaxAncestors); n > 0; n-- {
+		l.Parents = append(l.Parents, Ancestor{ID: string(r.Bytes(MaxID)), Point: ReadPoint(&r)})
 	}
-	for n := count(&r, maxAncestors); n > 0; n-- {
-		m := Merged{ID: string(r.Bytes(MaxLineageID)), Point: readPoint(&r), Newest: r.Uvarint()}
+	for n := count(&r, MaxAncestors); n > 0; n-- {
+		m := Merged{ID: string(r.Bytes(MaxID)), Point: ReadPoint(&r), Newest: r.Uvarint()}
 		at := uint64(0)
 		for k := count(&r, maxSpans); k > 0; k-- {
 			s := span{first: at + r.Uvarint()}
