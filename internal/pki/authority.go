@@ -5,11 +5,13 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -19,15 +21,15 @@ const FrontProxyClient = "front-proxy-client"
 // Authority is the opened key directory of a node. It is safe for concurrent use by one process;
 // two processes must not share a directory.
 type Authority struct {
-	dir     string
-	cluster *ca
-	proxy   *ca
-	now     func() time.Time
-	mu      sync.Mutex // held while files are rewritten
+	dir  string
+	now  func() time.Time
+	keys atomic.Pointer[keyring]
+	mu   sync.Mutex // held while files are rewritten
 }
 
 // Open loads the keys in dir and makes what is missing: both CAs, the ServiceAccount key, the
-// encryption keys. An unreadable or damaged file is an error that names it.
+// encryption keys, the keys that the nodes of a cluster share. It finishes an Update that was
+// interrupted. An unreadable or damaged file is an error that names it.
 func Open(dir string) (*Authority, error) {
 	return open(dir, time.Now)
 }
@@ -37,31 +39,45 @@ func open(dir string, now func() time.Time) (*Authority, error) {
 		return nil, fmt.Errorf("make key directory: %w", err)
 	}
 	a := &Authority{dir: dir, now: now}
-	var err error
-	if a.cluster, err = openCA(a.CAFile(), a.CAKeyFile(), "podman-swarm", now()); err != nil {
+	ring, err := a.load()
+	if err != nil {
 		return nil, err
 	}
-	if a.proxy, err = openCA(a.FrontProxyCAFile(), a.path("front-proxy-ca.key"), "podman-swarm-front-proxy", now()); err != nil {
-		return nil, err
-	}
-	if _, err := loadKey(a.ServiceAccountKeyFile()); err != nil {
-		return nil, err
-	}
-	if err := a.ensureEncryption(); err != nil {
-		return nil, err
-	}
+	a.keys.Store(ring)
 	return a, nil
 }
 
 func (a *Authority) path(name string) string { return filepath.Join(a.dir, name) }
 
-// CAPEM returns the cluster CA's certificate.
-func (a *Authority) CAPEM() []byte { return bytes.Clone(a.cluster.pem) }
+func (a *Authority) ring() *keyring { return a.keys.Load() }
 
-// CAFile is the path of the cluster CA's certificate.
+// CAPEM returns the certificates of every cluster CA that is believed, the issuer first: one, and
+// two while the CA is rotated.
+func (a *Authority) CAPEM() []byte { return bytes.Clone(a.ring().pem) }
+
+// CAHash identifies the CA that issues now; join tokens pin it.
+func (a *Authority) CAHash() [sha256.Size]byte { return sha256.Sum256(a.ring().issuer.cert.Raw) }
+
+// Cluster is the cluster's name: random, and the same on every node for good.
+func (a *Authority) Cluster() string { return a.ring().bundle.Cluster }
+
+// GossipKeys returns the keys of gossip, the one that encrypts first.
+func (a *Authority) GossipKeys() [][]byte {
+	var keys [][]byte
+	for _, k := range a.ring().Gossip {
+		keys = append(keys, bytes.Clone(k.Key))
+	}
+	return keys
+}
+
+// IssuerFile is the path of the certificate of the CA that issues now, which CAKeyFile belongs
+// to. It always holds exactly one certificate: signers want that.
+func (a *Authority) IssuerFile() string { return a.path("ca-issuer.crt") }
+
+// CAFile is the path of the certificates of every cluster CA that is believed, as in CAPEM.
 func (a *Authority) CAFile() string { return a.path("ca.crt") }
 
-// CAKeyFile is the path of the cluster CA's key.
+// CAKeyFile is the path of the key of the CA that issues now.
 func (a *Authority) CAKeyFile() string { return a.path("ca.key") }
 
 // FrontProxyCAFile is the path of the certificate of the CA that vouches for front proxies.
@@ -90,7 +106,7 @@ func (a *Authority) pair(t *x509.Certificate, life time.Duration) (cert, key []b
 	if err != nil {
 		return nil, nil, fmt.Errorf("make key: %w", err)
 	}
-	if cert, err = a.cluster.issue(t, k, a.now(), life); err != nil {
+	if cert, err = a.ring().issuer.issue(t, &k.PublicKey, a.now(), life); err != nil {
 		return nil, nil, err
 	}
 	key, err = encodeKey(k)
@@ -101,43 +117,43 @@ func (a *Authority) pair(t *x509.Certificate, life time.Duration) (cert, key []b
 // when they are missing, name other hosts, come from another CA or have less than a third of
 // their life left. Call it again now and then: the API server notices changed files by itself.
 func (a *Authority) Serving(hosts ...string) (certFile, keyFile string, err error) {
-	certFile, keyFile = a.path("apiserver.crt"), a.path("apiserver.key")
-	return certFile, keyFile, a.ensure(a.cluster, certFile, keyFile, server(hosts), servingLife)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	certFile, keyFile = a.path(servingCert), a.path("apiserver.key")
+	_, _, err = a.ensure(a.ring().issuer, certFile, keyFile, server(hosts), servingLife)
+	return certFile, keyFile, err
 }
 
 // FrontProxy returns the files of the certificate that the API server shows to aggregated APIs and
 // webhooks, renewed like Serving does.
 func (a *Authority) FrontProxy() (certFile, keyFile string, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	certFile, keyFile = a.path("front-proxy-client.crt"), a.path("front-proxy-client.key")
-	return certFile, keyFile, a.ensure(a.proxy, certFile, keyFile, client(FrontProxyClient, nil), clientLife)
+	_, _, err = a.ensure(a.ring().proxy, certFile, keyFile, client(FrontProxyClient, nil), clientLife)
+	return certFile, keyFile, err
 }
 
 // ensure makes the certificate in certFile be one of want issued by c with enough life left. The
 // key is kept: replacing two files is not atomic, and a reader between the two would see a pair
-// that does not match.
-func (a *Authority) ensure(c *ca, certFile, keyFile string, want *x509.Certificate, life time.Duration) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+// that does not match. The certificate is returned also when it could not be written.
+func (a *Authority) ensure(c *ca, certFile, keyFile string, want *x509.Certificate, life time.Duration) ([]byte, *ecdsa.PrivateKey, error) {
 	key, err := loadKey(keyFile)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	if a.fresh(c, certFile, key, want) {
-		return nil
+	if data, err := os.ReadFile(certFile); err == nil && a.fresh(c, data, key, want) { // #nosec G304 -- our own directory
+		return data, key, nil
 	}
-	data, err := c.issue(want, key, a.now(), life)
+	data, err := c.issue(want, &key.PublicKey, a.now(), life)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	return WriteFile(certFile, data)
+	return data, key, WriteFile(certFile, data)
 }
 
-func (a *Authority) fresh(c *ca, certFile string, key *ecdsa.PrivateKey, want *x509.Certificate) bool {
-	data, err := os.ReadFile(certFile) // #nosec G304 -- our own directory
-	if err != nil {
-		return false
-	}
-	cert, err := parseCert(certFile, data)
+func (a *Authority) fresh(c *ca, data []byte, key *ecdsa.PrivateKey, want *x509.Certificate) bool {
+	cert, err := parseCert("", data)
 	if err != nil {
 		return false
 	}

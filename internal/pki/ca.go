@@ -15,6 +15,7 @@ import (
 )
 
 const (
+	clusterCA   = "podman-swarm" // the cluster CA's common name
 	caLife      = 10 * 365 * 24 * time.Hour
 	servingLife = 90 * 24 * time.Hour
 	clientLife  = 365 * 24 * time.Hour
@@ -29,38 +30,48 @@ type ca struct {
 	key  *ecdsa.PrivateKey
 }
 
-// openCA loads the authority of the two files, or makes it when neither exists.
-func openCA(certFile, keyFile, name string, now time.Time) (*ca, error) {
+// openCA loads the authority of the two files, or makes it when neither exists. It returns every
+// certificate of the file too; the first is the authority's.
+func openCA(certFile, keyFile, name string, now time.Time) (*ca, []*x509.Certificate, error) {
 	data, err := os.ReadFile(certFile) // #nosec G304 -- our own directory
 	if errors.Is(err, fs.ErrNotExist) {
 		return makeCA(certFile, keyFile, name, now)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read certificate: %w", err)
+		return nil, nil, fmt.Errorf("read certificate: %w", err)
 	}
-	cert, err := parseCert(certFile, data)
+	certs, err := parseCerts(certFile, data)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	keyPEM, err := os.ReadFile(keyFile) // #nosec G304 -- our own directory
 	if err != nil {
-		return nil, fmt.Errorf("read the key of %s: %w; restore the file from a backup", certFile, err)
+		return nil, nil, fmt.Errorf("read the key of %s: %w; restore the file from a backup", certFile, err)
 	}
 	key, err := parseKey(keyFile, keyPEM)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if !key.PublicKey.Equal(cert.PublicKey) {
-		return nil, fmt.Errorf("key %s does not belong to %s; restore both from the same backup", keyFile, certFile)
+	if !key.PublicKey.Equal(certs[0].PublicKey) {
+		return nil, nil, fmt.Errorf("key %s does not belong to %s; restore both from the same backup", keyFile, certFile)
 	}
-	return &ca{cert: cert, pem: data, key: key}, nil
+	return &ca{cert: certs[0], pem: encodeCert(certs[0].Raw), key: key}, certs, nil
 }
 
-func makeCA(certFile, keyFile, name string, now time.Time) (*ca, error) {
+func makeCA(certFile, keyFile, name string, now time.Time) (*ca, []*x509.Certificate, error) {
 	key, err := loadKey(keyFile)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	c, err := newCA(key, name, now)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make %s: %w", certFile, err)
+	}
+	return c, []*x509.Certificate{c.cert}, WriteFile(certFile, c.pem)
+}
+
+// newCA makes a self-signed authority.
+func newCA(key *ecdsa.PrivateKey, name string, now time.Time) (*ca, error) {
 	serial, err := newSerial()
 	if err != nil {
 		return nil, err
@@ -76,14 +87,13 @@ func makeCA(certFile, keyFile, name string, now time.Time) (*ca, error) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
 	if err != nil {
-		return nil, fmt.Errorf("make %s: %w", certFile, err)
+		return nil, err
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, fmt.Errorf("make %s: %w", certFile, err)
+		return nil, err
 	}
-	c := &ca{cert: cert, pem: encodeCert(der), key: key}
-	return c, WriteFile(certFile, c.pem)
+	return &ca{cert: cert, pem: encodeCert(der), key: key}, nil
 }
 
 // server returns a template for a serving certificate; a host that is an IP address becomes an
@@ -113,7 +123,7 @@ func client(user string, groups []string) *x509.Certificate {
 }
 
 // issue signs template for key, valid from now for life but never longer than the CA.
-func (c *ca) issue(template *x509.Certificate, key *ecdsa.PrivateKey, now time.Time, life time.Duration) ([]byte, error) {
+func (c *ca) issue(template *x509.Certificate, key *ecdsa.PublicKey, now time.Time, life time.Duration) ([]byte, error) {
 	serial, err := newSerial()
 	if err != nil {
 		return nil, err
@@ -127,7 +137,7 @@ func (c *ca) issue(template *x509.Certificate, key *ecdsa.PrivateKey, now time.T
 	}
 	t.KeyUsage = x509.KeyUsageDigitalSignature
 	t.BasicConstraintsValid = true
-	der, err := x509.CreateCertificate(rand.Reader, &t, c.cert, key.Public(), c.key)
+	der, err := x509.CreateCertificate(rand.Reader, &t, c.cert, key, c.key)
 	if err != nil {
 		return nil, fmt.Errorf("issue certificate for %s: %w", t.Subject.CommonName, err)
 	}

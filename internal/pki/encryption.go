@@ -1,7 +1,6 @@
 package pki
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
@@ -9,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
-	"strings"
 
 	"sigs.k8s.io/yaml"
 )
@@ -46,82 +44,63 @@ const keyLen = 32
 
 // EncryptionKeys returns the names of the keys for data at rest, the one that encrypts first.
 func (a *Authority) EncryptionKeys() ([]string, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	c, err := a.readEncryption()
-	if err != nil {
-		return nil, err
-	}
 	var names []string
-	for _, k := range *c.keys() {
+	for _, k := range a.ring().Encryption {
 		names = append(names, k.Name)
 	}
 	return names, nil
 }
 
-// AddEncryptionKey makes a key and puts it first: new writes use it, the old keys still decrypt.
-// It returns the new key's name. Stored data must then be rewritten before DropEncryptionKeys.
+// AddEncryptionKey makes a key and puts it first on this node: new writes use it, the old keys
+// still decrypt. It returns the new key's name. Stored data must then be rewritten before
+// DropEncryptionKeys. Where other nodes read what this one writes, take RotateEncryptionKey, which
+// lets all of them know a key before one uses it.
 func (a *Authority) AddEncryptionKey() (string, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	c, err := a.readEncryption()
+	b := a.ring().successor()
+	k, err := newEncryptionKey(nextName(b.Encryption))
 	if err != nil {
 		return "", err
 	}
-	keys := c.keys()
-	k, err := newEncryptionKey(nextName(*keys))
-	if err != nil {
-		return "", err
-	}
-	*keys = append([]encryptionKey{k}, *keys...)
-	return k.Name, a.writeEncryption(c)
+	b.Encryption = append([]encryptionKey{k}, b.Encryption...)
+	return k.Name, a.change(b)
 }
 
 // DropEncryptionKeys forgets every key but the first. Data under another key is lost by that.
 func (a *Authority) DropEncryptionKeys() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	c, err := a.readEncryption()
-	if err != nil {
-		return err
-	}
-	keys := c.keys()
-	if len(*keys) == 1 {
+	b := a.ring().successor()
+	if len(b.Encryption) == 1 {
 		return nil
 	}
-	*keys = (*keys)[:1]
-	return a.writeEncryption(c)
+	b.Encryption = b.Encryption[:1]
+	return a.change(b)
 }
 
-func (a *Authority) ensureEncryption() error {
-	_, err := a.readEncryption()
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err
+// loadEncryption reads the keys in the file, or makes it with one.
+func loadEncryption(path string) ([]encryptionKey, error) {
+	data, err := os.ReadFile(path) // #nosec G304 -- our own directory
+	if errors.Is(err, fs.ErrNotExist) {
+		k, err := newEncryptionKey("key1")
+		if err != nil {
+			return nil, err
+		}
+		keys := []encryptionKey{k}
+		if data, err = encodeEncryption(keys); err != nil {
+			return nil, err
+		}
+		return keys, WriteFile(path, data)
 	}
-	k, err := newEncryptionKey("key1")
-	if err != nil {
-		return err
-	}
-	return a.writeEncryption(&encryptionConfig{
-		APIVersion: "apiserver.config.k8s.io/v1",
-		Kind:       "EncryptionConfiguration",
-		Resources: []encryptionResource{{
-			Resources: []string{"secrets"},
-			Providers: []encryptionProvider{{Secretbox: secretbox{Keys: []encryptionKey{k}}}},
-		}},
-	})
-}
-
-func (a *Authority) readEncryption() (*encryptionConfig, error) {
-	data, err := os.ReadFile(a.EncryptionFile())
 	if err != nil {
 		return nil, fmt.Errorf("read encryption keys: %w", err)
 	}
 	c, err := parseEncryption(data)
 	if err != nil {
-		return nil, fmt.Errorf("read encryption keys %s: %w; restore the file from a backup", a.EncryptionFile(), err)
+		return nil, fmt.Errorf("read encryption keys %s: %w; restore the file from a backup", path, err)
 	}
-	return c, nil
+	return *c.keys(), nil
 }
 
 func parseEncryption(data []byte) (*encryptionConfig, error) {
@@ -143,15 +122,19 @@ func parseEncryption(data []byte) (*encryptionConfig, error) {
 	return c, nil
 }
 
-func (a *Authority) writeEncryption(c *encryptionConfig) error {
-	data, err := yaml.Marshal(c)
+func encodeEncryption(keys []encryptionKey) ([]byte, error) {
+	data, err := yaml.Marshal(&encryptionConfig{
+		APIVersion: "apiserver.config.k8s.io/v1",
+		Kind:       "EncryptionConfiguration",
+		Resources: []encryptionResource{{
+			Resources: []string{"secrets"},
+			Providers: []encryptionProvider{{Secretbox: secretbox{Keys: keys}}},
+		}},
+	})
 	if err != nil {
-		return fmt.Errorf("write encryption keys: %w", err)
+		return nil, fmt.Errorf("write encryption keys: %w", err)
 	}
-	var b bytes.Buffer
-	b.WriteString("# Keys for Secrets at rest. The first encrypts, all decrypt. Without this file they are lost.\n")
-	b.Write(data)
-	return WriteFile(a.EncryptionFile(), b.Bytes())
+	return append([]byte("# Keys for Secrets at rest. The first encrypts, all decrypt. Without this file they are lost.\n"), data...), nil
 }
 
 func (c *encryptionConfig) keys() *[]encryptionKey {
@@ -170,9 +153,7 @@ func newEncryptionKey(name string) (encryptionKey, error) {
 func nextName(keys []encryptionKey) string {
 	highest := 0
 	for _, k := range keys {
-		if n, err := strconv.Atoi(strings.TrimPrefix(k.Name, "key")); err == nil {
-			highest = max(highest, n)
-		}
+		highest = max(highest, k.number())
 	}
 	return "key" + strconv.Itoa(highest+1)
 }

@@ -101,15 +101,40 @@ func encodeCert(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: certBlock, Bytes: der})
 }
 
-// parseCert returns the first certificate in data.
+// parseCert returns the certificate that data consists of.
 func parseCert(path string, data []byte) (*x509.Certificate, error) {
-	block, rest := pem.Decode(data)
-	if block == nil || block.Type != certBlock || len(bytes.TrimSpace(rest)) > 0 {
-		return nil, fmt.Errorf("read certificate %s: not one PEM %q; restore the file from a backup", path, certBlock)
+	certs, err := parseCerts(path, data)
+	if err == nil && len(certs) != 1 {
+		err = fmt.Errorf("read certificate %s: not one PEM %q; restore the file from a backup", path, certBlock)
 	}
-	cert, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("read certificate %s: %w; restore the file from a backup", path, err)
+		return nil, err
 	}
-	return cert, nil
+	return certs[0], nil
+}
+
+// parseCerts returns the certificates, at least one, that data consists of.
+func parseCerts(path string, data []byte) ([]*x509.Certificate, error) {
+	var certs []*x509.Certificate
+	for len(certs) == 0 || len(bytes.TrimSpace(data)) > 0 {
+		block, rest := pem.Decode(data)
+		if block == nil || block.Type != certBlock || len(certs) == maxKeys {
+			return nil, fmt.Errorf("read certificate %s: not 1 to %d PEM %q; restore the file from a backup", path, maxKeys, certBlock)
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("read certificate %s: %w; restore the file from a backup", path, err)
+		}
+		certs, data = append(certs, cert), rest
+	}
+	return certs, nil
+}
+
+// writeChanged writes data to path unless that is there already.
+func writeChanged(path string, data []byte) error {
+	have, err := os.ReadFile(path) // #nosec G304 -- our own directory
+	if err == nil && bytes.Equal(have, data) {
+		return nil
+	}
+	return WriteFile(path, data)
 }

@@ -66,8 +66,8 @@ func TestOpenKeepsEverything(t *testing.T) {
 		}
 	}
 	before := contents(t, dir)
-	if len(before) != 10 {
-		t.Errorf("got %d files, want 10", len(before))
+	if len(before) != 12 {
+		t.Errorf("got %d files, want 12", len(before))
 	}
 	b := mustOpen(t, dir, time.Now())
 	if _, _, err := b.Serving("localhost"); err != nil {

@@ -1,0 +1,257 @@
+package pki
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+)
+
+const (
+	servingCert = "apiserver.crt"
+	nextKeyName = "ca-next.key"
+	sharedName  = "cluster.json"
+	nodeKeyName = "node.key"
+	// journalName holds the bundle that is being written to the other files.
+	journalName = "update.json"
+)
+
+// shared is the part of a bundle that only nodes use; it is kept in cluster.json. The rest is in
+// files of its own, which the Kubernetes components read.
+type shared struct {
+	Format     int         `json:"format"`
+	Cluster    string      `json:"cluster"`
+	Generation uint64      `json:"generation"`
+	Gossip     []gossipKey `json:"gossip"`
+	ClusterKey []byte      `json:"clusterKey"`
+}
+
+// Generation counts the changes of the cluster's keys.
+func (a *Authority) Generation() uint64 { return a.ring().bundle.Generation }
+
+// Changed returns a channel that is closed at the next change of keys. Take it before looking.
+func (a *Authority) Changed() <-chan struct{} { return a.ring().change }
+
+// Bundle returns every key that the nodes of this cluster share, in clear: for newcomers, and
+// sealed for replication.
+func (a *Authority) Bundle() []byte { return bytes.Clone(a.ring().data) }
+
+// Update makes the keys of a bundle the ones in use, in memory and, for those that read files, on
+// disk; after a crash Open finishes it. The bundle that is in use already is no change; ErrOlder
+// says that those in use are newer. Of two changes made at the same time every node takes the same.
+func (a *Authority) Update(data []byte) error {
+	r, err := decodeBundle(data)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	cur := a.ring()
+	switch {
+	case r.bundle.Cluster != cur.bundle.Cluster:
+		return fmt.Errorf("update keys: they belong to cluster %s, this node to %s", r.bundle.Cluster, cur.bundle.Cluster)
+	case bytes.Equal(r.data, cur.data):
+		return nil
+	case !r.newerThan(cur):
+		return fmt.Errorf("update keys to generation %d: %w (generation %d)", r.bundle.Generation, ErrOlder, cur.bundle.Generation)
+	}
+	return a.apply(r)
+}
+
+// change puts b in the place of the keys in use. The caller holds a.mu.
+func (a *Authority) change(b bundle) error {
+	r, err := newKeyring(b)
+	if err != nil {
+		return err
+	}
+	return a.apply(r)
+}
+
+func (a *Authority) apply(r *keyring) error {
+	if err := WriteFile(a.path(journalName), r.data); err != nil {
+		return err
+	}
+	if err := a.finish(r); err != nil {
+		return err
+	}
+	old := a.keys.Swap(r)
+	close(old.change)
+	return a.reissue()
+}
+
+// finish writes the keyring in the journal to its files and ends the journal.
+func (a *Authority) finish(r *keyring) error {
+	if err := writeKeys(a.dir, r); err != nil {
+		return err
+	}
+	if err := os.Remove(a.path(journalName)); err != nil {
+		return fmt.Errorf("update keys: %w", err)
+	}
+	return syncDir(a.dir)
+}
+
+// reissue gives the API server a certificate of the CA that issues now, with the names it has. It
+// does nothing when there is none, or when it is fine.
+func (a *Authority) reissue() error {
+	data, err := os.ReadFile(a.path(servingCert))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read certificate: %w", err)
+	}
+	cert, err := parseCert(a.path(servingCert), data)
+	if err != nil {
+		return nil //nolint:nilerr // Serving, which knows the names, replaces a damaged one
+	}
+	want := server(cert.DNSNames)
+	want.IPAddresses = cert.IPAddresses
+	_, _, err = a.ensure(a.ring().issuer, a.path(servingCert), a.path("apiserver.key"), want, servingLife)
+	return err
+}
+
+// writeKeys brings the files of dir up to r. Any prefix of it leaves files that a later call with
+// r completes.
+func writeKeys(dir string, r *keyring) error {
+	a := &Authority{dir: dir}
+	encryption, err := encodeEncryption(r.Encryption)
+	if err != nil {
+		return err
+	}
+	own, err := json.Marshal(shared{r.Format, r.bundle.Cluster, r.bundle.Generation, r.Gossip, r.ClusterKey})
+	if err != nil {
+		return fmt.Errorf("write %s: %w", sharedName, err)
+	}
+	files := []struct {
+		path string
+		data []byte
+	}{
+		{a.path(nextKeyName), []byte(r.NextCAKey)},
+		{a.CAKeyFile(), []byte(r.CAKey)},
+		{a.IssuerFile(), r.issuer.pem},
+		{a.CAFile(), r.pem},
+		{a.path("front-proxy-ca.key"), []byte(r.FrontProxyKey)},
+		{a.FrontProxyCAFile(), r.proxy.pem},
+		{a.ServiceAccountKeyFile(), []byte(r.TokenKey)},
+		{a.EncryptionFile(), encryption},
+		{a.path(sharedName), own},
+	}
+	for _, f := range files {
+		if len(f.data) > 0 {
+			err = writeChanged(f.path, f.data)
+		} else if err = os.Remove(f.path); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// load reads the directory and makes what is missing.
+func (a *Authority) load() (*keyring, error) {
+	data, err := os.ReadFile(a.path(journalName))
+	if err == nil {
+		r, err := decodeBundle(data)
+		if err != nil {
+			return nil, fmt.Errorf("finish the update in %s: %w", a.path(journalName), err)
+		}
+		return r, a.finish(r)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read keys: %w", err)
+	}
+	b := bundle{Format: bundleFormat}
+	issuer, trusted, err := openCA(a.CAFile(), a.CAKeyFile(), clusterCA, a.now())
+	if err != nil {
+		return nil, err
+	}
+	for _, cert := range trusted {
+		b.CAs = append(b.CAs, string(encodeCert(cert.Raw)))
+	}
+	proxy, _, err := openCA(a.FrontProxyCAFile(), a.path("front-proxy-ca.key"), "podman-swarm-front-proxy", a.now())
+	if err != nil {
+		return nil, err
+	}
+	b.FrontProxyCA = string(proxy.pem)
+	token, err := loadKey(a.ServiceAccountKeyFile())
+	if err != nil {
+		return nil, err
+	}
+	if b.Encryption, err = loadEncryption(a.EncryptionFile()); err != nil {
+		return nil, err
+	}
+	own, err := a.loadShared()
+	if err != nil {
+		return nil, err
+	}
+	b.Cluster, b.Generation, b.Gossip, b.ClusterKey = own.Cluster, own.Generation, own.Gossip, own.ClusterKey
+	next, err := os.ReadFile(a.path(nextKeyName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read key: %w", err)
+	}
+	b.NextCAKey = string(next)
+	var err1, err2, err3 error
+	b.CAKey, err1 = keyPEM(issuer.key)
+	b.FrontProxyKey, err2 = keyPEM(proxy.key)
+	b.TokenKey, err3 = keyPEM(token)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return nil, err
+	}
+	r, err := newKeyring(b)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", a.dir, err)
+	}
+	return r, writeChanged(a.IssuerFile(), r.issuer.pem)
+}
+
+// loadShared reads cluster.json, or makes it for a directory that has never been a cluster's.
+func (a *Authority) loadShared() (shared, error) {
+	path := a.path(sharedName)
+	data, err := os.ReadFile(path) // #nosec G304 -- our own directory
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(a.path(nodeKeyName)); err == nil {
+			return shared{}, fmt.Errorf("%s is gone, but %s shows that this is a cluster's node; restore the file from a backup", path, nodeKeyName)
+		}
+		return a.makeShared()
+	}
+	if err != nil {
+		return shared{}, fmt.Errorf("read cluster keys: %w", err)
+	}
+	var s shared
+	if err := json.Unmarshal(data, &s); err != nil {
+		return shared{}, fmt.Errorf("read cluster keys %s: %w; restore the file from a backup", path, err)
+	}
+	if s.Format > bundleFormat {
+		return shared{}, fmt.Errorf("read cluster keys %s: format %d is newer than this release reads (%d); install the newer release again", path, s.Format, bundleFormat)
+	}
+	if s.Format < 1 || !validCluster(s.Cluster) || s.Generation == 0 || len(s.Gossip) == 0 || len(s.ClusterKey) != keyLen {
+		return shared{}, fmt.Errorf("read cluster keys %s: incomplete; restore the file from a backup", path)
+	}
+	return s, nil
+}
+
+func (a *Authority) makeShared() (shared, error) {
+	s := shared{Format: bundleFormat, Cluster: newCluster(), Generation: 1, Gossip: []gossipKey{{1, randomKey()}}, ClusterKey: randomKey()}
+	data, err := json.Marshal(s)
+	if err != nil {
+		return s, fmt.Errorf("write %s: %w", sharedName, err)
+	}
+	return s, WriteFile(a.path(sharedName), data)
+}
+
+func newCluster() string {
+	b := make([]byte, 10)
+	_, _ = rand.Read(b) // never fails
+	return lower32().EncodeToString(b)
+}
+
+func randomKey() []byte {
+	b := make([]byte, keyLen)
+	_, _ = rand.Read(b)
+	return b
+}
