@@ -1,0 +1,101 @@
+package wire
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+)
+
+// errSilent ends a connection whose peer answers nothing any more.
+var errSilent = fmt.Errorf("the peer has gone silent: %w", syscall.ETIMEDOUT)
+
+// Conn is a connection to a peer.
+type Conn struct {
+	net.Conn
+	// Peer is the node at the other end, as its certificate says; "" for a guest.
+	Peer string
+
+	w      *Wire
+	route  *route // by which it was accepted; nil when dialed
+	cert   *x509.Certificate
+	raw    *net.TCPConn
+	silent atomic.Bool
+	close  sync.Once
+}
+
+// Read implements net.Conn.
+func (c *Conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	return n, c.why(err)
+}
+
+// Write implements net.Conn.
+func (c *Conn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	return n, c.why(err)
+}
+
+func (c *Conn) why(err error) error {
+	if err != nil && c.silent.Load() {
+		return errSilent
+	}
+	return err
+}
+
+// CloseWrite tells the peer that nothing more will come; what it sends can still be read.
+func (c *Conn) CloseWrite() error {
+	t, ok := c.Conn.(*tls.Conn)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return t.CloseWrite()
+}
+
+// Close closes the connection. Closing it again does nothing.
+func (c *Conn) Close() error {
+	err := net.ErrClosed
+	c.close.Do(func() {
+		c.w.forget(c)
+		err = c.Conn.Close()
+	})
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// abort drops the connection without a word to its silent peer. Its owner notices, and closes it.
+func (c *Conn) abort() {
+	c.silent.Store(true)
+	_ = c.raw.SetLinger(0)
+	c.raw.Close()
+}
+
+func (w *Wire) forget(c *Conn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.conns, c)
+}
+
+// from is the address of the other end as bounds count it: an IPv6 host owns 64 bits of addresses.
+func from(c net.Conn) netip.Prefix {
+	a, err := netip.ParseAddrPort(c.RemoteAddr().String())
+	if err != nil {
+		return netip.Prefix{}
+	}
+	ip, bits := a.Addr().Unmap().WithZone(""), 32
+	if ip.Is6() {
+		bits = 64
+	}
+	p, err := ip.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return p
+}

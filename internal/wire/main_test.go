@@ -1,0 +1,116 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const proto = "psw-test/1"
+
+// wireOf opens a Wire on a free port of this host; it is closed with the test.
+func wireOf(t testing.TB, trust Trust, change ...func(*Config)) *Wire {
+	t.Helper()
+	cfg := Config{Addr: "127.0.0.1:0", Trust: trust, Log: slog.New(slog.DiscardHandler)}
+	for _, f := range change {
+		f(&cfg)
+	}
+	w, err := Listen(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
+// two are nodes a and b of one cluster.
+func two(t testing.TB) (ca *authority, a, b *Wire) {
+	t.Helper()
+	ca = newCA(t)
+	return ca, wireOf(t, identify(ca.node("a"), ca.pool())), wireOf(t, identify(ca.node("b"), ca.pool()))
+}
+
+// echo answers a stream with its own bytes.
+func echo(_ context.Context, c *Conn) { _, _ = io.Copy(c, c) }
+
+// works fails the test unless the stream echoes.
+func works(t testing.TB, c net.Conn) {
+	t.Helper()
+	if err := echoes(c); err != nil {
+		t.Fatalf("the stream does not work: %v", err)
+	}
+}
+
+func echoes(c net.Conn) error {
+	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(c, "hello"); err != nil {
+		return err
+	}
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(c, b); err != nil {
+		return err
+	}
+	if string(b) != "hello" {
+		return errors.New("something else came back: " + string(b))
+	}
+	return c.SetDeadline(time.Time{})
+}
+
+// over fails the test unless the peer ends the stream, and soon.
+func over(t testing.TB, c net.Conn) {
+	t.Helper()
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	var b [1]byte
+	n, err := c.Read(b[:])
+	var late net.Error
+	if err == nil || errors.As(err, &late) && late.Timeout() {
+		t.Fatalf("the stream is still open: %d bytes, %v", n, err)
+	}
+}
+
+func mustDial(t testing.TB, w *Wire, to *Wire, proto string) *Conn {
+	t.Helper()
+	c, err := w.Dial(t.Context(), to.Addr().String(), proto)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func eventually(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for tick := time.NewTicker(time.Millisecond); !f(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("still not: %s", what)
+		}
+	}
+}
+
+func wantError(t testing.TB, err error, texts ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatalf("no error, want one that says %q", texts)
+	}
+	for _, text := range texts {
+		if !strings.Contains(err.Error(), text) {
+			t.Errorf("error %q does not say %q", err, text)
+		}
+	}
+}
