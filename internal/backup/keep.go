@@ -1,0 +1,101 @@
+package backup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Kept is one backup of a directory.
+type Kept struct {
+	Name    string
+	Path    string
+	Created time.Time
+	Size    int64
+}
+
+const (
+	nameStart = "swarm-"
+	nameEnd   = ".tar.gz"
+	nameTime  = "20060102T150405.000Z"
+)
+
+func fileName(at time.Time) string { return nameStart + at.UTC().Format(nameTime) + nameEnd }
+
+// List returns the backups of a directory, the newest first. Other files are not looked at.
+func List(dir string) ([]Kept, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list backups: %w", err)
+	}
+	var out []Kept
+	for _, e := range entries {
+		stamp, ok := strings.CutPrefix(e.Name(), nameStart)
+		stamp, ok2 := strings.CutSuffix(stamp, nameEnd)
+		at, err := time.Parse(nameTime, stamp)
+		if !ok || !ok2 || err != nil {
+			continue
+		}
+		info, err := e.Info()
+		if err != nil {
+			continue // removed meanwhile
+		}
+		out = append(out, Kept{Name: e.Name(), Path: filepath.Join(dir, e.Name()), Created: at, Size: info.Size()})
+	}
+	slices.SortFunc(out, func(a, b Kept) int { return b.Created.Compare(a.Created) })
+	return out, nil
+}
+
+// Retention says how many backups stay: the newest of each of the last Hours hours that have one,
+// and of each of the last Days days.
+type Retention struct{ Hours, Days int }
+
+// DefaultRetention keeps a day of hours and a week of days.
+func DefaultRetention() Retention { return Retention{Hours: 24, Days: 7} }
+
+// Surplus are the backups that the retention lets go, oldest first. The newest always stays.
+func (r Retention) Surplus(kept []Kept) []Kept {
+	newest := slices.SortedFunc(slices.Values(kept), func(a, b Kept) int { return b.Created.Compare(a.Created) })
+	stays := map[string]bool{}
+	mark := func(span time.Duration, most int) {
+		seen := map[time.Time]bool{}
+		for i, k := range newest {
+			slot := k.Created.Truncate(span)
+			if i == 0 || !seen[slot] && len(seen) < most {
+				stays[k.Name] = true
+				seen[slot] = true
+			}
+		}
+	}
+	mark(time.Hour, r.Hours)
+	mark(24*time.Hour, r.Days)
+	var out []Kept
+	for _, k := range slices.Backward(newest) {
+		if !stays[k.Name] {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+// Prune removes what the retention lets go and returns how many those were.
+func Prune(dir string, r Retention) (int, error) {
+	kept, err := List(dir)
+	if err != nil {
+		return 0, err
+	}
+	surplus := r.Surplus(kept)
+	for i, k := range surplus {
+		if err := os.Remove(k.Path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return i, fmt.Errorf("remove old backup: %w", err)
+		}
+	}
+	return len(surplus), nil
+}
