@@ -4,9 +4,11 @@ package lab
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -33,6 +36,18 @@ type Host struct {
 	Rootless bool
 	Repo     string // absolute path of the checkout
 	Work     string // where the lab keeps the hosts' disks
+	Program  string // the agent's executable; "": Bin("podman-swarm")
+
+	mu  sync.Mutex
+	api *api // of the kubeconfig that was last seen
+}
+
+// api is one set of connections to a host's API, for everybody who asks it often.
+type api struct {
+	kubeconfig []byte
+	config     *rest.Config
+	http       *http.Client
+	clientset  *kubernetes.Clientset
 }
 
 // New describes a host; nothing is made yet. repo is the checkout.
@@ -63,6 +78,9 @@ func (h *Host) Remove(ctx context.Context) error {
 
 // Index is the number of the host; its address is 10.77.0.Index.
 func (h *Host) Index() string { return strings.TrimPrefix(h.Name, "h") }
+
+// Addr is the host's address in the lab's network.
+func (h *Host) Addr() string { return "10.77.0." + h.Index() }
 
 // DataDir is the agent's data directory as the host sees it, and as we see it from outside.
 func (h *Host) DataDir() (inside, outside string) {
@@ -128,34 +146,13 @@ func fileExists(path string) bool { _, err := os.Stat(path); return err == nil }
 
 // StartAgent starts the agent on the host and waits until the API is ready.
 func (h *Host) StartAgent(ctx context.Context, extra ...string) error {
-	inside, outside := h.DataDir()
-	if err := os.MkdirAll(filepath.Join(h.Work, "logs"), 0o755); err != nil {
-		return err
-	}
-	log, err := os.OpenFile(h.AgentLog(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	exited, err := h.launch(extra)
 	if err != nil {
 		return err
 	}
-	defer log.Close()
-	args := []string{
-		"exec", h.Name, h.Bin("podman-swarm"), "agent", "--data-dir", inside,
-		"--advertise-addr", "10.77.0." + h.Index(),
-	}
-	c := exec.Command(filepath.Join(h.Repo, "test/lab/lab"), append(args, extra...)...)
-	c.Stdout, c.Stderr = log, log
-	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := c.Start(); err != nil {
-		return err
-	}
-	exited := make(chan error, 1)
-	go func() { exited <- c.Wait() }()
 	for {
-		if fileExists(filepath.Join(outside, "admin.kubeconfig")) {
-			if client, err := h.Clientset(); err == nil {
-				if _, err = client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx); err == nil {
-					return nil
-				}
-			}
+		if h.Ready(ctx) {
+			return nil
 		}
 		select {
 		case err := <-exited:
@@ -165,6 +162,43 @@ func (h *Host) StartAgent(ctx context.Context, extra ...string) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// Ready asks the host's API whether it is ready.
+func (h *Host) Ready(ctx context.Context) bool {
+	client, err := h.API()
+	if err != nil { // the agent has not written the administrator's kubeconfig yet
+		return false
+	}
+	_, err = client.RESTClient().Get().AbsPath("/readyz").DoRaw(ctx)
+	return err == nil
+}
+
+// launch starts the agent with its log in AgentLog; the channel tells how it ended.
+func (h *Host) launch(extra []string) (<-chan error, error) {
+	if err := os.MkdirAll(filepath.Join(h.Work, "logs"), 0o755); err != nil {
+		return nil, err
+	}
+	log, err := os.OpenFile(h.AgentLog(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	inside, _ := h.DataDir()
+	program := h.Program
+	if program == "" {
+		program = h.Bin("podman-swarm")
+	}
+	args := []string{"exec", h.Name, program, "agent", "--data-dir", inside, "--advertise-addr", h.Addr()}
+	c := exec.Command(filepath.Join(h.Repo, "test/lab/lab"), append(args, extra...)...)
+	c.Stdout, c.Stderr = log, log
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := c.Start(); err != nil {
+		return nil, err
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- c.Wait() }()
+	return exited, nil
 }
 
 // AgentLog is the file the agent logs to, seen from outside.
@@ -234,7 +268,57 @@ func (h *Host) Config() (*rest.Config, error) {
 	return cfg, nil
 }
 
-// Clientset is Config as a clientset.
+// API is a clientset that is made once, so that asking often costs no handshakes.
+func (h *Host) API() (*kubernetes.Clientset, error) {
+	a, err := h.connect()
+	if err != nil {
+		return nil, err
+	}
+	return a.clientset, nil
+}
+
+func (h *Host) connect() (*api, error) {
+	_, outside := h.DataDir()
+	kubeconfig, err := os.ReadFile(filepath.Join(outside, "admin.kubeconfig"))
+	if err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.api != nil && bytes.Equal(h.api.kubeconfig, kubeconfig) {
+		return h.api, nil
+	}
+	a := &api{kubeconfig: kubeconfig}
+	if a.config, err = h.Config(); err != nil {
+		return nil, err
+	}
+	if a.http, err = rest.HTTPClientFor(a.config); err != nil {
+		return nil, err
+	}
+	if a.clientset, err = kubernetes.NewForConfigAndClient(a.config, a.http); err != nil {
+		return nil, err
+	}
+	h.api = a
+	return a, nil
+}
+
+// Get asks the host's API for a path and decodes the JSON it answers.
+func (h *Host) Get(ctx context.Context, path string, into any) error {
+	client, err := h.API()
+	if err != nil {
+		return err
+	}
+	out, err := client.RESTClient().Get().AbsPath(path).DoRaw(ctx)
+	if err != nil {
+		return fmt.Errorf("ask %s for %s: %w", h.Name, path, err)
+	}
+	if err := json.Unmarshal(out, into); err != nil {
+		return fmt.Errorf("%s answers to %s: %w: %s", h.Name, path, err, out)
+	}
+	return nil
+}
+
+// Clientset is Config as a clientset with connections of its own.
 func (h *Host) Clientset() (*kubernetes.Clientset, error) {
 	cfg, err := h.Config()
 	if err != nil {

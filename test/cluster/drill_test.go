@@ -1,0 +1,64 @@
+//go:build e2e
+
+package cluster
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/podman-swarm/podman-swarm/test/lab"
+)
+
+// TestDrill cuts the power of the node with most pods, again and again, and measures until all of
+// them run elsewhere and are in the Service's endpoints.
+func TestDrill(t *testing.T) {
+	const replicas = 6
+	c := swarm(t, 3)
+	apply(t, c.Hosts[0], fmt.Sprintf(stateless, replicas))
+	eventually(t, time.Minute, func() error { return inEndpoints(t.Context(), c.Hosts[0], "web", replicas, c.Hosts) })
+	var took, detected []time.Duration
+	for round := range rounds(20, 4) {
+		victim := busiest(t, c)
+		survivors := c.Except(victim)
+		w := start(t)
+		check(t, c.Crash(t.Context(), victim))
+		eventually(t, time.Minute, func() error { return notReady(t, survivors[0], victim) })
+		detected = append(detected, time.Since(w.begun))
+		took = append(took, w.until(t, fmt.Sprintf("drill %d: pods of %s replaced", round+1, victim.Name), 8*time.Second, func() error {
+			return inEndpoints(t.Context(), survivors[round%2], "web", replicas, survivors)
+		}))
+		check(t, c.Boot(t.Context(), victim))
+		eventually(t, time.Minute, func() error { return allReady(t.Context(), c.Hosts, 3) })
+		onlyOnce(t, victim, "web")
+	}
+	slices.Sort(took)
+	slices.Sort(detected)
+	n := len(took)
+	t.Logf("%d drills, node dead to replacements in endpoints: median %s, worst %s; of that detection: median %s, worst %s",
+		n, took[n/2].Round(time.Millisecond), took[n-1].Round(time.Millisecond), detected[n/2].Round(time.Millisecond), detected[n-1].Round(time.Millisecond))
+}
+
+// busiest is the host with most pods.
+func busiest(t *testing.T, c *lab.Cluster) *lab.Host {
+	t.Helper()
+	list, err := pods(t.Context(), c.Hosts[0], "web")
+	check(t, err)
+	count := map[string]int{}
+	for _, p := range list {
+		count[p.Spec.NodeName]++
+	}
+	return slices.MaxFunc(c.Hosts, func(a, b *lab.Host) int { return count[a.Name] - count[b.Name] })
+}
+
+func notReady(t *testing.T, via, victim *lab.Host) error {
+	t.Helper()
+	node, err := client(t, via).CoreV1().Nodes().Get(t.Context(), victim.Name, metav1.GetOptions{})
+	if err == nil && nodeReady(node) {
+		err = fmt.Errorf("%s still calls %s ready", via.Name, victim.Name)
+	}
+	return err
+}

@@ -1,0 +1,259 @@
+//go:build e2e
+
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/podman-swarm/podman-swarm/test/lab"
+)
+
+// machines makes n machines without agents; they end with the test.
+func machines(t *testing.T, n int) *lab.Cluster {
+	t.Helper()
+	first := 31
+	if s := os.Getenv("SWARM_CLUSTER_FIRST"); s != "" {
+		var err error
+		if first, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := lab.NewCluster("../..", first, n, strings.Fields(os.Getenv("SWARM_CLUSTER_FLAGS"))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, h := range c.Hosts {
+				t.Logf("log of the agent on %s:\n%s", h.Name, h.TailLog(30))
+			}
+		}
+		if os.Getenv("SWARM_E2E_KEEP") != "" {
+			return
+		}
+		if err := c.Remove(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	check(t, c.Add(t.Context()))
+	return c
+}
+
+// swarm makes n machines of one swarm, all ready.
+func swarm(t *testing.T, n int) *lab.Cluster {
+	t.Helper()
+	c := machines(t, n)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	check(t, c.Form(ctx))
+	eventually(t, time.Minute, func() error { return allReady(t.Context(), c.Hosts, n) })
+	return c
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func client(t *testing.T, h *lab.Host) *kubernetes.Clientset {
+	t.Helper()
+	c, err := h.API()
+	check(t, err)
+	return c
+}
+
+// allReady asks each of the hosts whether it sees n nodes, all Ready.
+func allReady(ctx context.Context, hosts []*lab.Host, n int) error {
+	for _, h := range hosts {
+		c, err := h.API()
+		if err != nil {
+			return err
+		}
+		nodes, err := c.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return fmt.Errorf("%s: %w", h.Name, err)
+		}
+		var ready []string
+		for _, node := range nodes.Items {
+			if nodeReady(&node) {
+				ready = append(ready, node.Name)
+			}
+		}
+		if len(nodes.Items) != n || len(ready) != n {
+			return fmt.Errorf("%s sees %d nodes, of them ready: %q; want %d", h.Name, len(nodes.Items), ready, n)
+		}
+	}
+	return nil
+}
+
+func nodeReady(n *corev1.Node) bool {
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+func podReady(p *corev1.Pod) bool {
+	if p.DeletionTimestamp != nil || p.Status.Phase != corev1.PodRunning {
+		return false
+	}
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// eventually polls until ask returns nil, or fails the test with the last error.
+func eventually(t *testing.T, within time.Duration, ask func() error) {
+	t.Helper()
+	if err := poll(t, within, ask); err != nil {
+		t.Fatalf("not within %s: %v", within, err)
+	}
+}
+
+func poll(t *testing.T, within time.Duration, ask func() error) error {
+	t.Helper()
+	end := time.After(within)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := ask()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-end:
+			return err
+		}
+	}
+}
+
+func pause(t *testing.T, d time.Duration) {
+	t.Helper()
+	select {
+	case <-time.After(d):
+	case <-t.Context().Done():
+		t.Fatal(t.Context().Err())
+	}
+}
+
+// most is how long to wait for something with a bound: the longest it can be stretched to, and more.
+const most = 5
+
+// watch is a measurement that began.
+type watch struct {
+	begun time.Time
+	noise lab.Noise
+}
+
+func start(t *testing.T) watch {
+	t.Helper()
+	noise, err := lab.Listen()
+	check(t, err)
+	return watch{time.Now(), noise}
+}
+
+// within judges a duration that was measured since the watch started.
+func (w watch) within(t *testing.T, what string, took, bound time.Duration) {
+	t.Helper()
+	stretched := time.Duration(float64(bound) * w.noise.Factor())
+	t.Logf("%s: %s (bound %s, on this busy machine %s)", what, took.Round(time.Millisecond), bound, stretched.Round(time.Millisecond))
+	if took > stretched {
+		t.Errorf("%s took %s, at most %s is promised (%s on a machine as busy as this one)", what, took.Round(time.Millisecond), bound, stretched.Round(time.Millisecond))
+	}
+}
+
+// until waits for something with a bound, and judges how long it took since the watch started.
+func (w watch) until(t *testing.T, what string, bound time.Duration, ask func() error) time.Duration {
+	t.Helper()
+	if err := poll(t, most*bound-time.Since(w.begun), ask); err != nil {
+		t.Fatalf("%s: not within %s: %v", what, time.Since(w.begun).Round(time.Millisecond), err)
+	}
+	took := time.Since(w.begun)
+	w.within(t, what, took, bound)
+	return took
+}
+
+// identical waits until all hosts answer the same to everything.
+func identical(t *testing.T, w watch, bound time.Duration, hosts []*lab.Host) {
+	t.Helper()
+	w.until(t, "all nodes are identical", bound, func() error {
+		differ, err := lab.Differences(t.Context(), hosts)
+		if err == nil && len(differ) > 0 {
+			pause(t, 200*time.Millisecond) // the question is not cheap
+			err = fmt.Errorf("%d differences, the first ones:\n%s", len(differ), strings.Join(differ[:min(5, len(differ))], "\n"))
+		}
+		return err
+	})
+}
+
+// settled is identical without a bound of interest.
+func settled(t *testing.T, hosts []*lab.Host) {
+	t.Helper()
+	identical(t, start(t), 30*time.Second, hosts)
+}
+
+// kept checks on every host that nothing acknowledged is missing there.
+func kept(t *testing.T, load *lab.Load, hosts []*lab.Host, overwritten []lab.Version) {
+	t.Helper()
+	for _, h := range hosts {
+		lost, err := load.Lost(t.Context(), h, overwritten)
+		check(t, err)
+		for i, l := range lost {
+			if i == 10 {
+				t.Errorf("%s: and %d more", h.Name, len(lost)-i)
+				break
+			}
+			t.Errorf("%s: lost: %s", h.Name, l)
+		}
+	}
+}
+
+func startLoad(t *testing.T, cfg lab.LoadConfig) *lab.Load {
+	t.Helper()
+	cfg.Namespace = metav1.NamespaceDefault
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 10 * time.Second
+	}
+	load, err := lab.StartLoad(t.Context(), cfg)
+	check(t, err)
+	t.Cleanup(load.Stop)
+	return load
+}
+
+// acknowledged waits until a load has n more writes than now.
+func acknowledged(t *testing.T, load *lab.Load, n int) {
+	t.Helper()
+	target := load.Count() + n
+	eventually(t, time.Minute, func() error {
+		if have := load.Count(); have < target {
+			return fmt.Errorf("%d of %d writes acknowledged; failed: %q", have, target, load.Failed())
+		}
+		return nil
+	})
+}
+
+// rounds says how often to repeat something expensive.
+func rounds(all, few int) int {
+	if os.Getenv("SWARM_E2E_FULL") == "1" {
+		return all
+	}
+	return few
+}
