@@ -119,8 +119,10 @@ type merging struct {
 	// since is the revision of theirs up to which everything is here, known the revision of ours
 	// up to which they know everything.
 	since, known uint64
-	theirs       ancestry.Merged // what is noted about them
+	theirs       ancestry.Merged  // what is noted about them
+	taken        *ancestry.Merged // what they noted about us
 	counts       Counts
+	home         uint64 // the newest revision that is noted as theirs; 0: none yet
 }
 
 // merge applies a merge, all of it or nothing.
@@ -140,9 +142,11 @@ func (f *Machine) merge(m *Merge) *Outcome {
 	if err != nil {
 		return refused(err)
 	}
-	g := merging{f: f, m: m, since: since.Revision, known: known.Revision, theirs: f.lineage.Of(m.From.ID).Clone(m.From.ID)}
-	// The room for the last step is there before the first: a chunk has at most two revisions per
-	// change.
+	g := merging{
+		f: f, m: m, since: since.Revision, known: known.Revision,
+		theirs: f.lineage.Of(m.From.ID).Clone(m.From.ID), taken: m.From.Of(m.To),
+	}
+	// The room for the last step is there before the first: a change takes two revisions at most.
 	end, err := jump(max(f.rev.Load()+2*uint64(len(changes)), m.Newest), 0)
 	if err != nil {
 		return refused(err)
@@ -223,7 +227,7 @@ func (g *merging) change(x *change) {
 	if ours != nil {
 		won = x.compare(ours)
 	}
-	if x.rev <= g.since || x.expired(g.m.Now) || won == 0 {
+	if x.rev <= g.since || g.taken.Holds(x.rev) || x.expired(g.m.Now) || won == 0 {
 		g.counts.Skipped++
 		return
 	}
@@ -245,22 +249,38 @@ func (g *merging) change(x *change) {
 
 // take makes a change of theirs the present state.
 func (g *merging) take(x *change, cur *Entry) {
-	f := g.f
-	rev := f.rev.Load() + 1
+	// What replicas of theirs may not agree on is not known to be theirs.
+	settled := x.rev <= g.m.Settled.Revision
 	switch {
 	case !x.deleted:
 		// The chunk would live as long as the last of its values.
-		f.put(&Entry{Key: x.key, Value: bytes.Clone(x.value), Stamp: x.stamp, Expires: x.expires}, cur)
+		g.f.put(&Entry{Key: x.key, Value: bytes.Clone(x.value), Stamp: x.stamp, Expires: x.expires}, cur)
 	case cur != nil:
-		f.remove(cur, x.stamp)
+		g.f.remove(cur, x.stamp)
 	default:
-		// Nothing is seen to happen. The deletion counts as later than all that has.
-		f.tombs.Add(&tombs.Tomb{Key: x.key, Stamp: x.stamp, Revision: rev})
+		g.bury(x, settled)
+		return
 	}
-	// What replicas of theirs may not agree on is not known to be theirs.
-	if x.rev <= g.m.Settled.Revision {
-		g.theirs.Note(rev)
+	if settled {
+		g.home = g.f.rev.Load()
+		g.theirs.Note(g.home)
 	}
+}
+
+// bury remembers a deletion of what is not here. Nobody can see it happen, so it has no event; it
+// shares the revision of another change of theirs, or gets one without event, which history does
+// not hold.
+func (g *merging) bury(x *change, settled bool) {
+	f, rev := g.f, g.home
+	if rev == 0 || !settled {
+		rev = f.rev.Load() + 1
+		f.leap(rev)
+		if settled {
+			g.home = rev
+			g.theirs.Note(rev)
+		}
+	}
+	f.tombs.Add(&tombs.Tomb{Key: x.key, Stamp: x.stamp, Revision: rev})
 }
 
 // journal keeps a value that was overwritten, once.
