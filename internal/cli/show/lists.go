@@ -1,0 +1,134 @@
+package show
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/podman-swarm/podman-swarm/internal/swarm"
+)
+
+// Tokens prints a table of join tokens.
+func (p *Printer) Tokens(tokens []swarm.Token) error {
+	type t = swarm.Token
+	return list(p, tokens, "No join tokens found.", []column[t]{
+		{"ID", false, func(t t) string { return t.ID }},
+		{"USED", false, func(t t) string {
+			if t.Uses == 0 {
+				return strconv.Itoa(t.Used)
+			}
+			return fmt.Sprintf("%d/%d", t.Used, t.Uses)
+		}},
+		{"EXPIRES", false, func(t t) string { return p.left(t.Expires) }},
+		{"AGE", false, func(t t) string { return p.age(t.Created) }},
+		{"DESCRIPTION", false, func(t t) string { return t.Description }},
+	})
+}
+
+// NewToken prints a token with its secret, and how it is used.
+func (p *Printer) NewToken(t swarm.NewToken) error {
+	return p.print(t, func(w io.Writer) error {
+		uses := "without limit"
+		if t.Uses == 1 {
+			uses = "once"
+		} else if t.Uses > 1 {
+			uses = fmt.Sprintf("%d times", t.Uses)
+		}
+		ends := "It never expires"
+		if !t.Expires.IsZero() {
+			ends = "It expires in " + p.left(t.Expires)
+		}
+		_, err := fmt.Fprintf(w, "Token %s may be used %s. %s, and is shown this once. On the new node run:\n\n  %s\n\n", t.ID, uses, ends, t.JoinCommand)
+		return err
+	})
+}
+
+// Conflicts prints a table of what merges overwrote.
+func (p *Printer) Conflicts(conflicts []swarm.Conflict) error {
+	type c = swarm.Conflict
+	return list(p, conflicts, "No conflicts found.", []column[c]{
+		{"ID", false, func(c c) string { return c.ID }},
+		{"NAMESPACE", false, func(c c) string { return c.Namespace }},
+		{"OBJECT", false, object},
+		{"KEPT", false, func(c c) string { return version(c.Kept) }},
+		{"OVERWRITTEN", false, func(c c) string { return version(c.Overwritten) }},
+		{"UNDONE", false, func(c c) string {
+			if c.Undone.IsZero() {
+				return "no"
+			}
+			return p.ago(c.Undone)
+		}},
+		{"AGE", false, func(c c) string { return p.age(c.Time) }},
+		{"KEY", true, func(c c) string { return c.Key }},
+		{"KEPT-WRITTEN", true, func(c c) string { return stamp(c.Kept.Written) }},
+		{"OVERWRITTEN-WRITTEN", true, func(c c) string { return stamp(c.Overwritten.Written) }},
+	})
+}
+
+func object(c swarm.Conflict) string {
+	if c.Resource == "" {
+		return c.Key
+	}
+	return c.Resource + "/" + c.Name
+}
+
+func version(v swarm.Version) string {
+	var words []string
+	if v.Deleted {
+		words = append(words, "deleted")
+	}
+	if v.Node != "" {
+		words = append(words, "by "+v.Node)
+	}
+	return strings.Join(words, " ")
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// Backups prints a table of backups.
+func (p *Printer) Backups(backups []swarm.Backup) error {
+	type b = swarm.Backup
+	return list(p, backups, "No backups found.", []column[b]{
+		{"ID", false, func(b b) string { return b.ID }},
+		{"NODE", false, func(b b) string { return b.Node }},
+		{"REVISION", false, func(b b) string { return strconv.FormatUint(b.Revision, 10) }},
+		{"OBJECTS", false, func(b b) string { return strconv.Itoa(b.Objects) }},
+		{"SIZE", false, func(b b) string { return size(b.Size) }},
+		{"VERIFIED", false, func(b b) string { return strconv.FormatBool(!b.Verified.IsZero()) }},
+		{"REASON", false, func(b b) string { return b.Reason }},
+		{"AGE", false, func(b b) string { return p.age(b.Created) }},
+		{"RELEASE", true, func(b b) string { return b.Release }},
+		{"FILE", true, func(b b) string { return b.Path }},
+	})
+}
+
+// size is a file's size in two or three digits.
+func size(n int64) string {
+	for _, unit := range []struct {
+		bytes int64
+		name  string
+	}{{1 << 30, "Gi"}, {1 << 20, "Mi"}, {1 << 10, "Ki"}} {
+		if n >= unit.bytes {
+			v := float64(n) / float64(unit.bytes)
+			if v < 10 {
+				return strconv.FormatFloat(v, 'f', 1, 64) + unit.name
+			}
+			return strconv.FormatFloat(v, 'f', 0, 64) + unit.name
+		}
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// BackupPolicy prints when backups are made.
+func (p *Printer) BackupPolicy(b swarm.BackupPolicy) error {
+	return p.print(b, func(w io.Writer) error {
+		every := "A backup is made every " + short(b.Every)
+		if b.Every == 0 {
+			every = "No backup is made by itself"
+		}
+		_, err := fmt.Fprintf(w, "%s; each node keeps the newest %d.\n", every, b.Keep)
+		return err
+	})
+}
