@@ -21,6 +21,12 @@ func TestStampParts(t *testing.T) {
 	if got, want := s.String(), "2026-11-23T12:00:00.007Z#3"; got != want {
 		t.Errorf("String() = %q, want %q", got, want)
 	}
+	if got, want := s.Back(time.Second), hlc.At(at.Add(-time.Second))+3; got != want {
+		t.Errorf("Back(1 s) = %v, want %v", got, want)
+	}
+	if s.Back(100*365*24*time.Hour) != 0 || hlc.Stamp(5).Back(time.Millisecond) != 0 {
+		t.Error("nothing is older than the zero stamp")
+	}
 	if hlc.At(time.Unix(-5, 0)) != 0 {
 		t.Error("a time before 1970 must give the zero stamp")
 	}

@@ -3,7 +3,11 @@ package machine
 import (
 	"bytes"
 	"io"
+	"reflect"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 )
 
 func FuzzDecodeCommand(f *testing.F) {
@@ -22,31 +26,96 @@ func FuzzDecodeCommand(f *testing.F) {
 	})
 }
 
+func FuzzMerge(f *testing.F) {
+	base := machineOf("a")
+	write(f, base, 1, "/k", "old")
+	write(f, base, 2, "/gone", "x")
+	b := forked(f, base, "b")
+	write(f, b, 9, "/k", "b")
+	write(f, b, 9, "/gone", "")
+	write(f, b, 9, "/never", "x")
+	write(f, b, 9, "/never", "")
+	write(f, base, 5, "/k", "a")
+	f.Add(handOver(f, b, base, b.Point(), 1000)[0])
+	f.Add(handOver(f, b, base, Point{}, 1)[0])
+	f.Fuzz(func(t *testing.T, entry []byte) {
+		m, err := DecodeMerge(entry)
+		if err != nil {
+			return
+		}
+		again, err := DecodeMerge(m.Encode())
+		if diff := cmp.Diff(m, again, cmp.Exporter(func(reflect.Type) bool { return true })); err != nil || diff != "" {
+			t.Fatalf("%v, %s", err, diff)
+		}
+		// Whatever it says, what comes of it is a state that can be stored and read.
+		to := copyOf(t, base)
+		if out := do(t, to, entry); out.Err != nil && !bytes.Equal(stateOf(t, to), stateOf(t, base)) {
+			t.Fatalf("refused (%v), but the state has changed", out.Err)
+		}
+		if !bytes.Equal(snapshotOf(t, to), snapshotOf(t, copyOf(t, to))) {
+			t.Fatal("the state does not read back as it was written")
+		}
+		for range Conflicts(to.View()) {
+			continue
+		}
+	})
+}
+
+// stateOf is a snapshot but for the log index.
+func stateOf(t rapid.TB, f *Machine) []byte {
+	b := snapshotOf(t, f)
+	at := len(snapshotMagic) + 1 + 8
+	return append(b[:at:at], b[at+8:]...)
+}
+
+func FuzzDecodeChunk(f *testing.F) {
+	a := machineOf("a")
+	write(f, a, 1, "/k", "v")
+	write(f, a, 2, "/gone", "x")
+	write(f, a, 3, "/gone", "")
+	chunk, _ := a.Changes(Point{}).Next(1000)
+	f.Add(chunk)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		all, err := decodeChunk(b)
+		if err != nil {
+			return
+		}
+		out := []byte{chunkVersion}
+		for i := range all {
+			out = all[i].append(out)
+		}
+		again, err := decodeChunk(out)
+		if diff := cmp.Diff(all, again, cmp.AllowUnexported(change{})); err != nil || diff != "" {
+			t.Fatalf("%v, %s", err, diff)
+		}
+	})
+}
+
 func FuzzReadSnapshot(f *testing.F) {
-	m := newMachine(Retention{Events: 10})
-	for i, key := range []string{"/a", "/b"} {
-		e := &Entry{Key: key, Value: []byte("v"), CreateRevision: 1, ModRevision: uint64(i + 1), Expires: int64(i)}
-		m.live.ReplaceOrInsert(item{key, e})
+	a := machineOf("a")
+	for i, key := range []string{"/a", "/b", "/c", "/d"} {
+		c := Command{Key: key, Value: []byte("v"), Expect: Any, Expires: int64(i)}
+		do(f, a, c.Encode())
 	}
-	m.rev.Store(2)
-	snap, _ := m.Snapshot()
-	var b bytes.Buffer
-	if err := snap.(*image).write(&b); err != nil {
-		f.Fatal(err)
-	}
-	f.Add(b.Bytes())
+	write(f, a, 9, "/a", "")
+	b := forked(f, a, "b")
+	write(f, b, 10, "/e", "e")
+	mergeAll(f, b, a)
+	now := snapshotOf(f, a)
+	f.Add(now)
+	f.Add(snapshotOf(f, b))
+	f.Add(versionOne)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m := newMachine(Retention{Events: 10})
 		if err := m.Restore(io.NopCloser(bytes.NewReader(b))); err != nil {
-			if m.rev.Load() != FirstRevision || m.live.Len() != 0 {
+			if m.rev.Load() != FirstRevision || m.live.Len() != 0 || m.lineage.ID != "" || m.tombs.Image().Len() != 0 {
 				t.Fatal("a refused snapshot changed the state")
 			}
 			return
 		}
-		snap, _ := m.Snapshot()
-		var out bytes.Buffer
-		if err := snap.(*image).write(&out); err != nil || out.Len() == 0 {
-			t.Fatal(err)
+		first := snapshotOf(t, m)
+		if again := snapshotOf(t, copyOf(t, m)); !bytes.Equal(first, again) {
+			t.Fatal("a snapshot does not read back as it was written")
 		}
 	})
 }

@@ -753,15 +753,17 @@ func TestMergeCodec(t *testing.T) {
 	})
 }
 
+// versionOne is a snapshot as version 1 wrote it.
+var versionOne = []byte("psw-state\x01" +
+	"\x00\x00\x00\x00\x00\x00\x00\x09" + "\x00\x00\x00\x00\x00\x00\x00\x08" +
+	"\x00\x00\x00\x00\x00\x00\x00\x07" + "\x00\x00\x00\x00\x00\x00\x00\x01" +
+	"\x10\x02/k\x02\x09" + "\x00\x00\x00\x00\x00\x00\x00\x07" + "\x00\x01v")
+
 // What version 1 wrote is read: it knows no lineage and no tombstones.
 func TestSnapshotVersions(t *testing.T) {
-	old := []byte("psw-state\x01" +
-		"\x00\x00\x00\x00\x00\x00\x00\x09" + "\x00\x00\x00\x00\x00\x00\x00\x08" + "\x00\x00\x00\x00\x00\x00\x00\x07" + "\x00\x00\x00\x00\x00\x00\x00\x01")
 	e := Entry{Key: "/k", Value: []byte("v"), CreateRevision: 2, ModRevision: 9, Stamp: 7}
-	body := e.Append(nil)
-	old = append(append(old, byte(len(body))), body...)
 	f := New(Config{Log: newMachine(Retention{}).cfg.Log, Now: time.Now, Lineage: Lineage{ID: "configured"}})
-	if err := f.Restore(io.NopCloser(bytes.NewReader(old))); err != nil {
+	if err := f.Restore(io.NopCloser(bytes.NewReader(versionOne))); err != nil {
 		t.Fatal(err)
 	}
 	if got, _ := f.View().Get("/k"); !cmp.Equal(*got, e) || f.Revision() != 9 || f.Applied() != 8 || f.Lineage().ID != "configured" {
