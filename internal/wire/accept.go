@@ -56,9 +56,9 @@ func (w *Wire) admit(c net.Conn) {
 // greet leads an accepted connection to its route, or closes it.
 func (w *Wire) greet(raw *net.TCPConn) {
 	defer w.gate.leave(raw)
-	ctx, cancel := context.WithTimeout(w.ctx, handshakeTimeout)
+	ctx, cancel := context.WithTimeout(w.ctx, w.wait.handshake)
 	defer cancel()
-	_ = raw.SetDeadline(time.Now().Add(handshakeTimeout))
+	_ = raw.SetDeadline(time.Now().Add(w.wait.handshake))
 	g := greeting{w: w, c: &Conn{w: w, raw: raw}}
 	t := tls.Server(raw, &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: g.hello})
 	if err := t.HandshakeContext(ctx); err != nil {

@@ -24,7 +24,24 @@ func wireOf(t testing.TB, trust Trust, change ...func(*Config)) *Wire {
 	for _, f := range change {
 		f(&cfg)
 	}
-	w, err := Listen(t.Context(), cfg)
+	return opened(t, func() (*Wire, error) { return Listen(t.Context(), cfg) })
+}
+
+// hasty are nodes a and b of one cluster with little patience.
+func hasty(t testing.TB, wait patience) (a, b *Wire) {
+	t.Helper()
+	ca := newCA(t)
+	one := func(name string) *Wire {
+		return opened(t, func() (*Wire, error) {
+			return listen(t.Context(), Config{Addr: "127.0.0.1:0", Trust: identify(ca.node(name), ca.pool())}, wait)
+		})
+	}
+	return one("a"), one("b")
+}
+
+func opened(t testing.TB, open func() (*Wire, error)) *Wire {
+	t.Helper()
+	w, err := open()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,13 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// silence is how long a peer may leave what it was sent unacknowledged.
-	silence      = 5 * time.Second
-	silenceCheck = time.Second
-	// lostProbes is how many questions about a closed window may stay unanswered.
-	lostProbes = 3
-)
+// lostProbes is how many questions about a closed window may stay unanswered.
+const lostProbes = 3
 
 // keepAlive notices a dead peer on an idle connection: the kernel asks after two seconds, three times.
 func keepAlive() net.KeepAliveConfig {
@@ -25,7 +20,7 @@ func keepAlive() net.KeepAliveConfig {
 // progress, not life: it also kills a connection whose peer has not read for five seconds (kubectl logs -f in a
 // terminal that was paused).
 func (w *Wire) listenForSilence() {
-	tick := time.NewTicker(silenceCheck)
+	tick := time.NewTicker(w.wait.check)
 	defer tick.Stop()
 	for {
 		select {
@@ -40,7 +35,7 @@ func (w *Wire) listenForSilence() {
 		}
 		w.mu.Unlock()
 		for _, c := range conns {
-			if info := tcpInfo(c.raw); info != nil && silent(info) {
+			if info := tcpInfo(c.raw); info != nil && silent(info, w.wait.silence) {
 				c.abort()
 			}
 		}
@@ -49,9 +44,9 @@ func (w *Wire) listenForSilence() {
 
 // silent tells whether the peer should have answered long ago. On a connection that lives, keepalive makes
 // that every few seconds.
-func silent(i *unix.TCPInfo) bool {
+func silent(i *unix.TCPInfo, limit time.Duration) bool {
 	waits := i.Unacked > 0 || i.Probes >= lostProbes
-	return waits && time.Duration(i.Last_ack_recv)*time.Millisecond > silence
+	return waits && time.Duration(i.Last_ack_recv)*time.Millisecond > limit
 }
 
 // hungUp tells whether the peer has closed its end, even when nobody has read that far yet.

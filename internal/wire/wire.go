@@ -16,12 +16,15 @@ import (
 // the protocol's name carries something (a lineage) that is not the other's.
 var ErrRefused = errors.New("the peer does not speak this protocol")
 
-const (
-	// handshakeTimeout bounds a handshake at the accepting end, from the first byte to the word of welcome.
-	handshakeTimeout = 5 * time.Second
-	// backlog is how many connections of a protocol may wait for Accept.
-	backlog = 64
-)
+// backlog is how many connections of a protocol may wait for Accept.
+const backlog = 64
+
+// patience is how long a Wire waits for its peers; tests have less.
+type patience struct {
+	handshake time.Duration // for a handshake at the accepting end, from the first byte to the word of welcome
+	silence   time.Duration // for what was sent to be acknowledged
+	check     time.Duration // between two looks for silent peers
+}
 
 // Trust is a node's identity and whom it believes. Both may change at any time; they are asked for at every
 // handshake.
@@ -47,6 +50,7 @@ type Config struct {
 // Wire is a node's end of the connections between peers.
 type Wire struct {
 	cfg    Config
+	wait   patience
 	ln     net.Listener
 	dialer net.Dialer
 	gate   gate
@@ -65,6 +69,10 @@ type Wire struct {
 // Listen binds the port and accepts at once; a protocol is refused until somebody registers it. ctx bounds the
 // binding only: the Wire lives until Close, because a node that is told to stop still has things to say.
 func Listen(ctx context.Context, cfg Config) (*Wire, error) {
+	return listen(ctx, cfg, patience{handshake: 5 * time.Second, silence: 5 * time.Second, check: time.Second})
+}
+
+func listen(ctx context.Context, cfg Config, wait patience) (*Wire, error) {
 	if cfg.Trust == nil {
 		return nil, errors.New("listen for peers: no certificate to show (Config.Trust is nil)")
 	}
@@ -78,7 +86,7 @@ func Listen(ctx context.Context, cfg Config) (*Wire, error) {
 		return nil, fmt.Errorf("listen for peers: %w", err)
 	}
 	w := &Wire{
-		cfg: cfg, ln: ln, dialer: newDialer(),
+		cfg: cfg, wait: wait, ln: ln, dialer: newDialer(),
 		routes: map[string]*route{}, conns: map[*Conn]struct{}{}, links: map[target]*link{},
 	}
 	w.ctx, w.cancel = context.WithCancel(context.WithoutCancel(ctx))
