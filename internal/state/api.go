@@ -1,8 +1,11 @@
 package state
 
 import (
+	"context"
 	"errors"
+	"net"
 
+	"github.com/podman-swarm/podman-swarm/internal/state/lineage"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 )
 
@@ -20,6 +23,8 @@ var (
 	ErrNoLeader = errors.New("state: no leader")
 	// ErrClosed says that the store was closed.
 	ErrClosed = machine.ErrClosed
+	// ErrOnlyReplica says that no other replica could go on without this one.
+	ErrOnlyReplica = errors.New("state: this is the only replica with a vote")
 )
 
 // What the state machine is made of; package machine documents it.
@@ -36,7 +41,37 @@ type (
 	Watch = machine.Watch
 	// Retention bounds the history that is kept for watches and old views.
 	Retention = machine.Retention
+	// Lineage is one unbroken history and where it comes from.
+	Lineage = machine.Lineage
 )
+
+// What replicas tell of themselves; package lineage documents it.
+type (
+	// Standing is what a replica tells its peers of itself.
+	Standing = lineage.Standing
+	// Peer is a node that is alive.
+	Peer = lineage.Peer
+)
+
+// Network reaches the other replicas.
+type Network interface {
+	// Listen hands out Raft's streams of one lineage, and of no other.
+	Listen(lineage string) (net.Listener, error)
+	// Dial opens such a stream; a peer that does not listen for the lineage refuses it.
+	Dial(ctx context.Context, addr, lineage string) (net.Conn, error)
+	// Call has the peer's Store.Serve answer a request. After an error it may or may not have.
+	Call(ctx context.Context, addr string, request []byte) (answer []byte, err error)
+}
+
+// Membership knows who is alive.
+type Membership interface {
+	// Peers are the nodes that are alive, this one included.
+	Peers() []Peer
+	// Changed returns a channel that closes at the next change of Peers: take it before looking.
+	Changed() <-chan struct{}
+	// Tell spreads what the peers are to know of this replica.
+	Tell(s Standing)
+}
 
 // Any is an expectation that every state of a key meets.
 const Any = machine.Any

@@ -31,8 +31,8 @@ func (s *Store) Apply(ctx context.Context, w Write) (Result, error) {
 	err := s.atLeader(ctx, func(ctx context.Context, in *instance) (err error) {
 		res, err = s.propose(ctx, in, w)
 		return err
-	}, func(ctx context.Context, leader string) (err error) {
-		res, err = s.forward(ctx, leader, w)
+	}, func(ctx context.Context, in *instance, leader string) (err error) {
+		res, err = s.forward(ctx, in, leader, w)
 		return err
 	})
 	return res, err
@@ -53,7 +53,7 @@ func (w Write) validate() error {
 // atLeader calls here when this replica leads, there when another does, and again after errRetry
 // and changes of leadership.
 func (s *Store) atLeader(ctx context.Context, here func(context.Context, *instance) error,
-	there func(context.Context, string) error,
+	there func(ctx context.Context, in *instance, leader string) error,
 ) error {
 	timer := time.NewTimer(leaderWait)
 	defer timer.Stop()
@@ -63,8 +63,8 @@ func (s *Store) atLeader(ctx context.Context, here func(context.Context, *instan
 		err := errRetry
 		if in.leads() {
 			err = here(ctx, in)
-		} else if addr, id := in.r.LeaderWithID(); addr != "" && id != in.self && s.cfg.Peers != nil {
-			err = there(ctx, string(addr))
+		} else if addr, ok := s.leader(in); ok {
+			err = there(ctx, in, addr)
 		} else if full := s.space.check(); full != nil {
 			return full // a full disk is why nobody leads, and waiting does not help
 		}
@@ -97,7 +97,11 @@ func (s *Store) propose(ctx context.Context, in *instance, w Write) (Result, err
 	}
 	s.inflight.Add(1)
 	defer s.landed(in)
-	entry := s.encode(w)
+	return s.commit(ctx, in, encode(in.fsm, w))
+}
+
+// commit puts an entry into the log and returns what became of it.
+func (s *Store) commit(ctx context.Context, in *instance, entry []byte) (Result, error) {
 	var f raft.ApplyFuture
 	err := in.await(ctx, func() raft.Future {
 		f = in.r.Apply(entry, leaderWait)
@@ -111,8 +115,8 @@ func (s *Store) propose(ctx context.Context, in *instance, w Write) (Result, err
 }
 
 // encode makes the log entry of a write: here the leader's clock decides, and nowhere else.
-func (s *Store) encode(w Write) []byte {
-	c := machine.Command{Stamp: s.fsm.Stamp(), Expect: w.Expect, Key: w.Key, Value: w.Value}
+func encode(m *machine.Machine, w Write) []byte {
+	c := machine.Command{Stamp: m.Stamp(), Expect: w.Expect, Key: w.Key, Value: w.Value}
 	if w.Delete {
 		c.Delete, c.Value = true, nil
 	} else if w.TTL > 0 {

@@ -80,7 +80,7 @@ func (s *Store) Barrier(ctx context.Context) error {
 	if s.ctx.Err() != nil {
 		return ErrClosed
 	}
-	if in := s.instance(); in.alone() {
+	if in := s.instance(); in.alone() && in.fsm == s.machine() {
 		// No other replica can have acknowledged anything, and Open applied all there was: true
 		// also while this one does not lead, because the disk is full.
 		return in.caughtUp(ctx)
@@ -99,8 +99,8 @@ func (s *Store) barrierRound() (rev uint64, err error) {
 	err = s.atLeader(ctx, func(ctx context.Context, in *instance) (err error) {
 		rev, err = s.vouch(ctx, in)
 		return err
-	}, func(ctx context.Context, leader string) (err error) {
-		rev, err = s.forwardBarrier(ctx, leader)
+	}, func(ctx context.Context, in *instance, leader string) (err error) {
+		rev, err = s.forwardBarrier(ctx, in, leader)
 		return err
 	})
 	if s.ctx.Err() != nil {
@@ -124,5 +124,5 @@ func (s *Store) vouch(ctx context.Context, in *instance) (uint64, error) {
 	if err := in.caughtUp(ctx); err != nil {
 		return 0, err
 	}
-	return s.Revision(), nil
+	return in.fsm.Revision(), nil
 }

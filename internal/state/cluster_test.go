@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/raft"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/statetest"
 )
 
 // cluster is three replicas in one process, on real connections.
@@ -18,102 +20,108 @@ type cluster struct {
 	t       *testing.T
 	tune    func(*raft.Config)
 	segment int64
-	addrs   []string
 	dirs    []string
+	net     *statetest.Net
+	lineage string
 
 	mu     sync.Mutex
-	stores map[string]*Store // by address
+	stores map[string]*Store // by name
+	ports  map[string]string // by name and lineage
 }
 
-// Call implements Peers.
-func (c *cluster) Call(ctx context.Context, addr string, request []byte) ([]byte, error) {
-	c.mu.Lock()
-	s := c.stores[addr]
-	c.mu.Unlock()
-	if s == nil {
-		return nil, errors.New("connection refused")
+// loopback is a node whose streams are real; the other seams are statetest's.
+type loopback struct {
+	*statetest.Node
+	c *cluster
+}
+
+func (n loopback) Listen(lineage string) (net.Listener, error) {
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err == nil {
+		n.c.mu.Lock()
+		defer n.c.mu.Unlock()
+		n.c.ports[statetest.Addr(n.Name)+lineage] = l.Addr().String()
 	}
-	return s.Serve(ctx, request), nil
+	return l, err
+}
+
+func (n loopback) Dial(ctx context.Context, addr, lineage string) (net.Conn, error) {
+	n.c.mu.Lock()
+	at := n.c.ports[addr+lineage]
+	n.c.mu.Unlock()
+	return (&net.Dialer{}).DialContext(ctx, "tcp", at)
 }
 
 func newCluster(t *testing.T, tune func(*raft.Config)) *cluster {
 	t.Helper()
-	c := &cluster{t: t, tune: tune, stores: map[string]*Store{}, segment: 4 << 10}
-	listeners := make([]net.Listener, 3)
-	for i := range listeners {
-		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		listeners[i] = l
-		c.addrs = append(c.addrs, l.Addr().String())
-		c.dirs = append(c.dirs, t.TempDir())
-	}
-	for i, l := range listeners {
-		c.start(i, l)
-	}
+	c := &cluster{t: t, tune: tune, net: statetest.New(), stores: map[string]*Store{}, ports: map[string]string{}, segment: 4 << 10}
 	t.Cleanup(func() {
-		for i := range c.addrs {
+		for i := range c.dirs {
 			c.stop(i)
 		}
 	})
+	for i := range 3 {
+		c.dirs = append(c.dirs, t.TempDir())
+		s := c.start(i)
+		if i == 0 {
+			c.lineage = s.Status().Lineage.ID
+		}
+	}
+	c.leader()
 	return c
 }
 
-func (c *cluster) start(i int, l net.Listener) *Store {
+func name(i int) string { return fmt.Sprint("n", i) }
+
+func (c *cluster) start(i int) *Store {
 	c.t.Helper()
-	if l == nil {
-		var err error
-		if l, err = (&net.ListenConfig{}).Listen(c.t.Context(), "tcp", c.addrs[i]); err != nil {
-			c.t.Fatal(err)
+	node := loopback{c.net.Start(name(i), func(ctx context.Context, request []byte) []byte {
+		if s := c.store(i); s != nil {
+			return s.Serve(ctx, request)
 		}
-	}
-	var members []Member
-	for j, addr := range c.addrs {
-		members = append(members, Member{ID: fmt.Sprint("n", j), Addr: addr})
-	}
+		return nil
+	}), c}
 	s, err := tryOpen(c.t, Config{
-		Dir: c.dirs[i], NodeID: fmt.Sprint("n", i), Members: members, Lineage: "l1", Peers: c, tune: c.tune, segment: c.segment,
-		Stream: NewStream(l, func(ctx context.Context, addr string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
-		}),
+		Dir: c.dirs[i], NodeID: name(i), Addr: statetest.Addr(name(i)), Network: node, Membership: node,
+		Join: c.lineage, tune: c.tune, segment: c.segment,
 	})
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.stores[c.addrs[i]] = s
+	c.stores[name(i)] = s
 	return s
 }
 
 func (c *cluster) stop(i int) {
 	c.t.Helper()
 	c.mu.Lock()
-	s := c.stores[c.addrs[i]]
-	delete(c.stores, c.addrs[i])
+	s := c.stores[name(i)]
+	delete(c.stores, name(i))
 	c.mu.Unlock()
 	if s != nil {
 		if err := s.Close(); err != nil {
 			c.t.Error(err)
 		}
+		c.net.Kill(name(i))
 	}
 }
 
 func (c *cluster) store(i int) *Store {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.stores[c.addrs[i]]
+	return c.stores[name(i)]
 }
 
-// leader returns the index of the replica that leads, once one does.
+// leader returns the index of the replica that leads, once one does and all that run have a vote.
 func (c *cluster) leader() int {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), 20*time.Second)
 	defer cancel()
 	for ctx.Err() == nil {
-		for i := range c.addrs {
-			if s := c.store(i); s != nil && s.instance().leads() {
+		for i := range c.dirs {
+			if s := c.store(i); s != nil && s.instance().leads() && len(s.instance().voters()) >= len(c.dirs)-1 {
 				return i
 			}
 		}
@@ -136,7 +144,7 @@ func (c *cluster) equal(rev uint64) {
 	ctx, cancel := context.WithTimeout(c.t.Context(), 20*time.Second)
 	defer cancel()
 	var want []Entry
-	for i := range c.addrs {
+	for i := range c.dirs {
 		s := c.store(i)
 		if s == nil {
 			continue
@@ -270,7 +278,7 @@ func TestLeaderLoss(t *testing.T) {
 		c.leader()
 		t.Logf("next leader after %v", time.Since(start).Round(time.Millisecond))
 		pause(ctx, 100*time.Millisecond)
-		c.start(l, nil)
+		c.start(l)
 	}
 	cancel()
 	wg.Wait()
@@ -309,7 +317,7 @@ func TestCatchUpBySnapshot(t *testing.T) {
 		}
 		last = put(t, c.store(l), "/more", "")
 	}
-	s := c.start(away, nil)
+	s := c.start(away)
 	w, err := s.Watch(s.Revision())
 	if err != nil {
 		t.Fatal(err)
@@ -324,7 +332,7 @@ func TestCatchUpBySnapshot(t *testing.T) {
 	c.equal(last.Revision)
 	// And it is a full replica again, also after a restart.
 	c.stop(away)
-	c.start(away, nil)
+	c.start(away)
 	last = put(t, c.store(away), "/end", "")
 	c.equal(last.Revision)
 }

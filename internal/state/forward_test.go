@@ -2,15 +2,12 @@ package state
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"github.com/podman-swarm/podman-swarm/internal/hlc"
+	"github.com/podman-swarm/podman-swarm/internal/state/call"
 )
 
 var emptyIsNil = cmp.Comparer(func(a, b []byte) bool { return bytes.Equal(a, b) })
@@ -21,38 +18,31 @@ func listView(v View, from, end string) []Entry {
 	return out
 }
 
-func TestAnswerCodec(t *testing.T) {
+func TestWriteCodec(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		e := &Entry{
+		w := Write{
 			Key: rapid.StringN(1, 50, 200).Draw(t, "key"), Value: rapid.SliceOf(rapid.Byte()).Draw(t, "value"),
-			CreateRevision: 3, ModRevision: rapid.Uint64Range(3, 1<<53).Draw(t, "mod"),
-			Stamp: hlc.Stamp(rapid.Uint64().Draw(t, "stamp")), Expires: rapid.Int64Range(0, 1<<40).Draw(t, "expires"),
+			Expect: rapid.Uint64().Draw(t, "expect"), TTL: rapid.Int64Range(0, 1<<30).Draw(t, "ttl"), Delete: rapid.Bool().Draw(t, "delete"),
 		}
-		rev := rapid.Uint64Range(1, 1<<53).Draw(t, "rev")
-		a, err := decodeAnswer(encodeAnswer(Result{Revision: rev, Entry: e}, nil))
-		if err != nil || a.rev != rev || !cmp.Equal(a.entry, e, emptyIsNil) {
-			t.Fatalf("got %+v, %v", a, err)
+		got, err := decodeWrite(encodeWrite(w))
+		if w.Delete {
+			w.Value = nil
 		}
-		a, err = decodeAnswer(encodeAnswer(Result{Revision: rev, Current: e}, ErrConflict))
-		if err != nil || a.status != statusConflict || !cmp.Equal(a.entry, e, emptyIsNil) {
-			t.Fatalf("got %+v, %v", a, err)
-		}
-		for _, want := range []error{ErrNoSpace, errRetry} {
-			if _, err := decodeAnswer(encodeAnswer(Result{}, fmt.Errorf("x: %w", want))); !errors.Is(err, want) {
-				t.Fatalf("got %v, want %v", err, want)
-			}
-		}
-		if _, err := decodeAnswer(encodeAnswer(Result{}, errors.New("something else"))); err == nil || !strings.Contains(err.Error(), "something else") {
-			t.Fatalf("got %v", err)
+		if err != nil || !cmp.Equal(got, w, emptyIsNil) {
+			t.Fatalf("got %+v, %v; want %+v", got, err, w)
 		}
 	})
 }
 
-func FuzzPeerMessages(f *testing.F) {
-	f.Add([]byte{wireVersion, askWrite, 0, 1, 0, 2, '/', 'k', 'v'})
-	f.Add(encodeAnswer(Result{Revision: 7, Entry: &Entry{Key: "/k", CreateRevision: 1, ModRevision: 1}}, nil))
-	f.Fuzz(func(_ *testing.T, b []byte) {
-		_, _ = decodeAnswer(b)
-		_, _ = decodeWrite(b)
+func FuzzServe(f *testing.F) {
+	s := open(f, Config{})
+	for kind := call.Kind(0); kind < 9; kind++ {
+		q := call.Request{Kind: kind, Lineage: s.Status().Lineage.ID, Body: encodeWrite(Write{Key: "/k", Value: []byte("v"), Expect: Any})}
+		f.Add(q.Encode())
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if _, err := call.DecodeAnswer(s.Serve(t.Context(), b)); err != nil {
+			t.Fatal(err)
+		}
 	})
 }

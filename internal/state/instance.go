@@ -11,15 +11,24 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
+	"github.com/podman-swarm/podman-swarm/internal/state/raftnet"
 )
 
-// instance is one run of Raft over the state machine. The state machine outlives it: after a
-// storage error Raft is stopped and started again under readers that notice nothing.
+// instance is one run of Raft over a state machine. The state machine outlives it: after a storage
+// error Raft is stopped and started again under readers that notice nothing.
 type instance struct {
 	r      *raft.Raft
 	fsm    *machine.Machine
 	self   raft.ServerID
 	stores stores
+	trans  *raftnet.Transport // of the lineage: it serves every instance there
+	left   bool               // the transport has ended
+
+	// move says that this replica came from another lineage and has not caught up yet.
+	move atomic.Bool
+	// arrived closes when the machine has all that it needs to be read; nil: it is read already.
+	arrived chan struct{}
+	cancel  context.CancelFunc
 
 	// ready is the term in which this replica led and had committed an entry of its own: from
 	// then on its commit index is the truth.
@@ -27,6 +36,8 @@ type instance struct {
 	settled atomic.Uint64 // no command lies between fsm.applied and this index
 	once    sync.Once
 	ended   error
+	shut    sync.Once
+	closed  error
 	stopped chan struct{}
 	wg      sync.WaitGroup
 
@@ -56,23 +67,23 @@ func (s *Store) raftConfig(id raft.ServerID) *raft.Config {
 	c.TrailingLogs, c.SnapshotThreshold = trailing, snapshotEvery
 	c.NoLegacyTelemetry = true
 	c.NoSnapshotRestoreOnStart = true // the store restores its own state machine first
-	c.Logger = newBridge(s.log)
+	c.Logger = raftnet.NewLogger(s.log)
 	if s.cfg.tune != nil {
 		s.cfg.tune(c)
 	}
 	return c
 }
 
-// start runs Raft on the stores and waits for nothing.
-func (s *Store) run(st stores, trans raft.Transport) (*instance, error) {
+// run runs Raft on the stores and waits for nothing.
+func (s *Store) run(st stores, m *machine.Machine, trans *raftnet.Transport) (*instance, error) {
 	in := &instance{
-		fsm: s.fsm, self: st.id, stores: st,
+		fsm: m, self: st.id(), stores: st, trans: trans,
 		stopped: make(chan struct{}), changed: make(chan struct{}), idle: make(chan struct{}),
 	}
-	conf := s.raftConfig(st.id)
+	conf := s.raftConfig(st.id())
 	notify := make(chan bool, 8) // unread, it would block Raft's main loop
 	conf.NotifyCh = notify
-	r, err := raft.NewRaft(conf, s.fsm, st.logs, st.stable, st.snaps, trans)
+	r, err := raft.NewRaft(conf, m, st.logs, st.stable, st.snaps, trans)
 	if err != nil {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
@@ -87,8 +98,34 @@ func (s *Store) run(st stores, trans raft.Transport) (*instance, error) {
 		defer r.DeregisterObserver(observer)
 		in.follow(notify, seen)
 	})
+	var ctx context.Context
+	ctx, in.cancel = context.WithCancel(s.ctx)
+	if f := st.cur.Former; f != nil {
+		in.move.Store(true)
+		in.arriveAt(ctx, f.Reach)
+	}
 	in.hurry()
 	return in, nil
+}
+
+// arriveAt closes arrived when the machine reaches a revision.
+func (in *instance) arriveAt(ctx context.Context, rev uint64) {
+	arrived := make(chan struct{})
+	in.arrived = arrived
+	in.wg.Go(func() {
+		if in.fsm.WaitFor(ctx, rev, 0) == nil {
+			close(arrived)
+		}
+	})
+}
+
+// moving reports whether this replica could go back to where it came from.
+func (in *instance) moving() bool { return in.move.Load() }
+
+// led reports whether Raft knows a leader.
+func (in *instance) led() bool {
+	_, id := in.r.LeaderWithID()
+	return id != ""
 }
 
 // hurry makes the only voter stand for election at once: there is nobody to wait for. Raft looks
@@ -249,18 +286,57 @@ func (in *instance) caughtUp(ctx context.Context) error {
 	}
 }
 
-// stop ends Raft and closes the stores.
-func (in *instance) stop() error {
+// lineage names the history that this instance goes on with.
+func (in *instance) lineage() string { return in.stores.cur.Lineage }
+
+// member reports whether this replica is in the configuration, with or without a vote. The entry
+// that brought it in comes after all that was written before.
+func (in *instance) member() bool {
+	for _, s := range in.members().Servers {
+		if s.ID == in.self {
+			return true
+		}
+	}
+	return false
+}
+
+// voters names those that have a vote.
+func (in *instance) voters() []string {
+	var out []string
+	for _, s := range in.members().Servers {
+		if s.Suffrage == raft.Voter {
+			out = append(out, string(s.ID))
+		}
+	}
+	return out
+}
+
+// halt ends Raft, and leaves the stores open for who reads them.
+func (in *instance) halt() error {
 	in.once.Do(func() {
 		in.drain()
 		if in.stores.disk != nil {
 			in.stores.disk.Release()
 		}
-		err := in.r.Shutdown().Error()
+		in.ended = in.r.Shutdown().Error()
 		close(in.stopped)
+		in.cancel()
 		in.broadcast()
 		in.wg.Wait()
-		in.ended = errors.Join(err, in.stores.close())
 	})
 	return in.ended
+}
+
+// stop ends Raft and closes the stores.
+func (in *instance) stop() error {
+	err := in.halt()
+	in.shut.Do(func() { in.closed = in.stores.close() })
+	return errors.Join(err, in.closed)
+}
+
+// leave ends Raft and its connections: Raft does not wait for answers of the dead then.
+func (in *instance) leave() error {
+	in.drain()
+	in.left = true
+	return errors.Join(in.trans.End(), in.halt())
 }

@@ -22,7 +22,7 @@ func (s *Store) lead() {
 		select {
 		case <-timer.C:
 		case <-changed:
-		case <-s.fsm.Sooner():
+		case <-in.fsm.Sooner():
 		case <-s.ctx.Done():
 			return
 		}
@@ -37,7 +37,7 @@ const expireBatch = 256
 func (s *Store) expire(in *instance) time.Duration {
 	for s.ctx.Err() == nil {
 		now := time.Now()
-		due, next := s.fsm.Due(now.Unix(), expireBatch)
+		due, next := in.fsm.Due(now.Unix(), expireBatch)
 		if len(due) == 0 {
 			if next == 0 {
 				return math.MaxInt64
@@ -47,7 +47,7 @@ func (s *Store) expire(in *instance) time.Duration {
 		err := in.await(s.ctx, func() raft.Future {
 			futures := make(all, len(due))
 			for i, e := range due {
-				futures[i] = in.r.Apply(s.encode(Write{Key: e.Key, Delete: true, Expect: e.ModRevision}), leaderWait)
+				futures[i] = in.r.Apply(encode(in.fsm, Write{Key: e.Key, Delete: true, Expect: e.ModRevision}), leaderWait)
 			}
 			return futures
 		})

@@ -4,14 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
 
+	"github.com/podman-swarm/podman-swarm/internal/hlc"
+	"github.com/podman-swarm/podman-swarm/internal/state/disk"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
+	"github.com/podman-swarm/podman-swarm/internal/state/raftnet"
 )
 
 // Config says how to open a Store.
@@ -19,30 +24,25 @@ type Config struct {
 	// Dir holds everything the store keeps on disk; only this package writes there. Empty: nothing
 	// is kept (tests).
 	Dir    string
-	NodeID string
-	Log    *slog.Logger
-	// Stream carries Raft between replicas; nil makes the only replica there is. The store
-	// closes it.
-	Stream raft.StreamLayer
-	// Peers carries calls to the leader; needed with Stream.
-	Peers Peers
-	// Members are the voters a new store begins with, this one among them; nil: this one alone.
-	// All of them must be given the same Members and Lineage. Ignored once the store exists.
-	Members []Member
-	// Lineage names the history of a new store; empty: a new random name.
-	Lineage string
-	Retain  Retention
+	NodeID string // the node's name
+	// Addr is where the other replicas reach this one.
+	Addr string
+	Log  *slog.Logger
+	// Network and Membership connect replicas; both nil makes the only replica there is.
+	Network    Network
+	Membership Membership
+	// Join names the lineage that a replica without state is to follow: it waits until the others
+	// take it in. Empty: it begins one. Ignored where there is state.
+	Join string
+	// Freeze keeps the survivors of a lost majority from going on without it.
+	Freeze bool
+	Retain Retention
 	// MinFree is how many bytes the disk must have left for writes to be accepted.
 	MinFree uint64
 
 	tune    func(*raft.Config) // tests: snapshots every few entries
 	segment int64              // tests: small log files
-}
-
-// Member is a replica that has a vote.
-type Member struct {
-	ID   string // Config.NodeID of that replica
-	Addr string // as the Stream and Peers understand it
+	step    func(string)       // tests: what lies on disk at this moment
 }
 
 const (
@@ -71,14 +71,22 @@ func (c Config) withDefaults() Config {
 type Store struct {
 	cfg     Config
 	log     *slog.Logger
-	fsm     *machine.Machine
+	home    *home
 	barrier coalescer
 	space   spaceGuard
-	trans   transport
-	raft    atomic.Pointer[instance]
+	turns   turns
+	// shown is what is read. It is the machine of the running instance, but for the time in which
+	// this replica catches up with another lineage.
+	shown atomic.Pointer[machine.Machine]
+	raft  atomic.Pointer[instance]
 
 	inflight atomic.Int64
 	nudge    chan struct{}
+	present  atomic.Bool // Ready has been true
+	leaving  atomic.Bool
+
+	mu   sync.Mutex
+	left map[raft.ServerID]bool // asked this leader to be taken out
 
 	ctx    context.Context // ends with Close; for the store's own goroutines only
 	cancel context.CancelFunc
@@ -88,23 +96,22 @@ type Store struct {
 }
 
 // Open opens or creates the state in Config.Dir. When it returns, every write that was ever
-// acknowledged by an only replica can be read; a replica with peers may still be behind them.
-// Damage, a second process on the directory and files of a newer version are errors.
+// acknowledged by an only replica can be read; a replica with peers may still be behind them: see
+// Ready. Damage is an error unless peers hold the state. A second process on the directory and files
+// of a newer version are errors.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	cfg = cfg.withDefaults()
-	s := &Store{cfg: cfg, log: cfg.Log, nudge: make(chan struct{}, 1)}
-	s.fsm = machine.New(machine.Config{Log: cfg.Log, Retain: cfg.Retain, Now: time.Now})
+	s := &Store{cfg: cfg, log: cfg.Log, nudge: make(chan struct{}, 1), left: map[raft.ServerID]bool{}}
 	s.space.dir, s.space.min = cfg.Dir, cfg.MinFree
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.barrier.do = s.barrierRound
-	if err := s.begin(); err != nil {
+	if err := s.begin(ctx); err != nil {
 		s.cancel()
 		return nil, fmt.Errorf("open state %s: %w", cfg.Dir, err)
 	}
-	s.wg.Go(s.housekeep)
-	s.wg.Go(s.lead)
-	s.wg.Go(s.nudger)
-	s.wg.Go(s.supervise)
+	for _, work := range []func(){s.housekeep, s.lead, s.enrol, s.nudger, s.keep} {
+		s.wg.Go(work)
+	}
 	if in := s.instance(); in.alone() {
 		ready, stop := context.WithTimeout(ctx, readyTimeout)
 		defer stop()
@@ -118,71 +125,106 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// begin opens the transport and the stores and starts Raft.
-func (s *Store) begin() error {
-	s.trans = newTransport(s.cfg)
-	st, err := openStores(s.cfg)
-	if err != nil {
-		return errors.Join(err, s.trans.close())
+// begin opens the stores and starts Raft.
+func (s *Store) begin(ctx context.Context) (err error) {
+	if (s.cfg.Network == nil) != (s.cfg.Membership == nil) || s.cfg.Network != nil && s.cfg.Addr == "" {
+		return errors.New("a replica with peers needs a network, an address and a membership")
 	}
-	if err := s.restore(st); err != nil {
-		return errors.Join(err, st.close(), s.trans.close())
+	if s.home, err = newHome(s.cfg); err != nil {
+		return err
 	}
-	in, err := s.run(st, s.trans)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.home.close())
+		}
+	}()
+	st, err := s.home.open()
+	var damaged *disk.DamageError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		st, err = s.found(s.cfg.Join)
+	case errors.As(err, &damaged) && s.cfg.Network != nil:
+		st, err = s.replace(ctx, err)
+	}
 	if err != nil {
-		return errors.Join(err, st.close(), s.trans.close())
+		return err
+	}
+	in, err := s.start(st)
+	if err != nil {
+		return errors.Join(err, st.close())
 	}
 	s.raft.Store(in)
 	return nil
 }
 
-// supervise starts Raft again when its log had an error after which only reading it tells what is
-// on disk. The state machine stays: reads notice nothing.
-func (s *Store) supervise() {
-	for s.ctx.Err() == nil {
-		in := s.instance()
-		select {
-		case <-in.stores.broken():
-			s.log.Error("the log failed, Raft is started again", "err", in.stores.disk.Log.Failed())
-			s.restart(in)
-		case <-s.ctx.Done():
-		}
+// found makes stores where there are none: of a new lineage, or empty ones in one that has begun.
+func (s *Store) found(join string) (stores, error) {
+	next := disk.Current{Lineage: join, Server: newServer(s.cfg)}
+	if join != "" {
+		return s.home.begin(next, func(stores) error { return nil })
 	}
+	next.Lineage = randomName(8)
+	m := machine.New(machine.Config{
+		Log: s.log, Retain: s.cfg.Retain, Now: time.Now, Lineage: machine.Lineage{ID: next.Lineage, Born: hlc.At(time.Now())},
+	})
+	return s.home.begin(next, func(st stores) error { return st.fill(m, 1, self(s.cfg, next)) })
 }
 
-const restartEvery = 2 * time.Second
-
-// restart replaces a stopped run of Raft, as soon as the disk lets it.
-func (s *Store) restart(old *instance) {
-	if err := old.stop(); err != nil {
-		s.log.Debug("stop raft", "err", err)
+// start fills the machine, and shows it, or that of the former lineage until it has caught up, and
+// runs Raft.
+func (s *Store) start(st stores) (*instance, error) {
+	m := newMachine(s.cfg, st.cur.Lineage)
+	if err := st.restore(m); err != nil {
+		return nil, err
 	}
-	for s.ctx.Err() == nil {
-		st, err := openStores(s.cfg)
+	show := m
+	if st.cur.Former != nil {
+		old, err := s.home.former(st.cur)
 		if err == nil {
-			var in *instance
-			if in, err = s.run(st, s.trans); err == nil {
-				s.raft.Store(in)
-				old.broadcast()
-				return
-			}
-			err = errors.Join(err, st.close())
+			show = newMachine(s.cfg, st.cur.Former.Lineage)
+			err = errors.Join(old.restoreAll(show), old.close())
 		}
-		s.log.Error("Raft cannot be started again, writes are refused", "err", err)
-		select {
-		case <-time.After(restartEvery):
-		case <-s.ctx.Done():
+		if err != nil { // what it held is handed over
+			s.log.Warn("the state of the former lineage cannot be shown until this replica has caught up", "err", err)
+			show = m
 		}
 	}
+	in, err := s.runIn(st, m)
+	if err != nil {
+		return nil, err
+	}
+	if old := s.shown.Swap(show); old != nil {
+		old.Retire()
+	}
+	return in, nil
+}
+
+// transport carries Raft in a lineage.
+func (s *Store) transport(cur disk.Current) (*raftnet.Transport, error) {
+	n := s.cfg.Network
+	if n == nil {
+		return raftnet.Solo(), nil
+	}
+	l, err := n.Listen(cur.Lineage)
+	if err != nil {
+		return nil, fmt.Errorf("listen for replicas of lineage %s: %w", cur.Lineage, err)
+	}
+	return raftnet.New(raftnet.NewStream(s.ctx, raftnet.Config{
+		Listener: l, Server: cur.Server, Addr: s.cfg.Addr, Where: s.where,
+		Dial: func(ctx context.Context, addr string) (net.Conn, error) { return n.Dial(ctx, addr, cur.Lineage) },
+	}), s.log), nil
 }
 
 func (s *Store) instance() *instance { return s.raft.Load() }
+
+// machine is what is read now.
+func (s *Store) machine() *machine.Machine { return s.shown.Load() }
 
 // Close stops the replica. Waiting calls return ErrClosed. The directory can be opened again when
 // Close has returned.
 func (s *Store) Close() error {
 	s.close.Do(func() {
-		s.fsm.Close()
+		s.machine().Close()
 		if in := s.instance(); in.followed() && in.r.State() == raft.Leader {
 			// Handing over takes milliseconds, an election a second.
 			_ = in.await(s.ctx, in.r.LeadershipTransfer)
@@ -190,39 +232,52 @@ func (s *Store) Close() error {
 		s.cancel()
 		s.barrier.close()
 		s.wg.Wait()
-		s.closed = errors.Join(s.instance().stop(), s.trans.close())
+		s.machine().Close()
+		in := s.instance()
+		in.fsm.Close()
+		s.closed = errors.Join(in.leave(), in.stop(), s.home.close())
 	})
 	return s.closed
 }
 
 // Revision is the newest revision applied on this replica; an empty store has revision 1.
-func (s *Store) Revision() uint64 { return s.fsm.Revision() }
+func (s *Store) Revision() uint64 { return s.machine().Revision() }
 
 // View is a consistent snapshot of this replica's state now.
-func (s *Store) View() View { return s.fsm.View() }
+func (s *Store) View() View { return s.machine().View() }
 
 // ViewAt is the exact state at an old revision: ErrCompacted when it is older than the retained
 // history, ErrFuture when it has not happened here yet.
-func (s *Store) ViewAt(rev uint64) (View, error) { return s.fsm.ViewAt(rev) }
+func (s *Store) ViewAt(rev uint64) (View, error) { return s.machine().ViewAt(rev) }
 
 // Watch returns a watch of all events after a revision. Close it.
-func (s *Store) Watch(after uint64) (*Watch, error) { return s.fsm.Watch("", after) }
+func (s *Store) Watch(after uint64) (*Watch, error) { return s.WatchPrefix("", after) }
 
 // WatchPrefix returns a watch of the events after a revision whose key begins with prefix. Writes
-// to other keys do not wake it. Close it.
+// to other keys do not wake it. It ends with ErrCompacted when this replica changes to another
+// lineage. Close it.
 func (s *Store) WatchPrefix(prefix string, after uint64) (*Watch, error) {
-	return s.fsm.Watch(prefix, after)
+	for {
+		if w, err := s.machine().Watch(prefix, after); !errors.Is(err, machine.ErrRetired) {
+			return w, err
+		}
+	}
 }
 
 // Compact drops the history up to and including a revision; the current state stays.
-func (s *Store) Compact(rev uint64) { s.fsm.Compact(rev) }
+func (s *Store) Compact(rev uint64) { s.machine().Compact(rev) }
 
 // WaitRevision waits until the revision is applied on this replica.
 func (s *Store) WaitRevision(ctx context.Context, rev uint64) error {
-	if s.fsm.Revision() >= rev {
-		return nil
+	for {
+		m := s.machine()
+		if m.Revision() >= rev {
+			return nil
+		}
+		if err := m.WaitFor(ctx, rev, 0); !errors.Is(err, machine.ErrRetired) {
+			return err
+		}
 	}
-	return s.fsm.WaitFor(ctx, rev, 0)
 }
 
 // housekeep lets history expire on this replica. It sleeps as long as nothing is kept.
@@ -236,7 +291,7 @@ func (s *Store) housekeep() {
 		case <-timer.C:
 		}
 		wait := s.cfg.Retain.Age
-		if next := s.fsm.Age(); !next.IsZero() {
+		if next := s.machine().Age(); !next.IsZero() {
 			wait = max(time.Until(next), time.Second)
 		}
 		timer.Reset(wait)

@@ -315,16 +315,21 @@ func TestRestoreBeforeRaft(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	st, err := openStores(cfg)
+	h, err := newHome(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.close()
+	st, err := h.open()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer st.close()
-	again := &Store{fsm: machine.New(machine.Config{Log: quiet(), Now: time.Now, Retain: Retention{Events: 1000, Age: time.Hour}})}
-	if err := again.restore(st); err != nil {
+	m := newMachine(cfg.withDefaults(), "")
+	if err := st.restore(m); err != nil {
 		t.Fatal(err)
 	}
-	if got := again.View(); got.Revision() != want || got.Count("", "") != 100 {
+	if got := m.View(); got.Revision() != want || got.Count("", "") != 100 {
 		t.Errorf("restored revision %d with %d keys, want %d with 100", got.Revision(), got.Count("", ""), want)
 	}
 }

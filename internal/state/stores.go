@@ -1,24 +1,32 @@
 package state
 
 import (
-	"crypto/rand"
-	"encoding/hex"
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/podman-swarm/podman-swarm/internal/state/disk"
+	"github.com/podman-swarm/podman-swarm/internal/state/machine"
+	"github.com/podman-swarm/podman-swarm/internal/state/raftnet"
 )
 
-// stores is what Raft keeps its log, its vote and its snapshots in.
+// stores is what Raft keeps its log, its vote and its snapshots in, for one lineage.
 type stores struct {
-	id     raft.ServerID
+	cur    disk.Current
 	logs   raft.LogStore
 	stable raft.StableStore
 	snaps  raft.SnapshotStore
 	disk   *disk.Disk // nil: in memory
 }
+
+func onDisk(d *disk.Disk) stores {
+	return stores{cur: d.Current, logs: d.Log, stable: d.Meta, snaps: d.Snapshots, disk: d}
+}
+
+func (st stores) id() raft.ServerID { return raft.ServerID(st.cur.Server) }
 
 func (st stores) close() error {
 	if st.disk == nil {
@@ -49,89 +57,55 @@ func (st stores) lastCommand(after, upTo uint64) uint64 {
 	return 0
 }
 
-// openStores opens the stores of a replica and begins new ones where there is nothing.
-func openStores(cfg Config) (stores, error) {
-	if cfg.Dir == "" {
-		mem := raft.NewInmemStore()
-		st := stores{id: raft.ServerID(cfg.NodeID), logs: mem, stable: mem, snaps: raft.NewInmemSnapshotStore()}
-		return st, bootstrap(cfg, st)
-	}
-	fresh, err := newCurrent(cfg)
-	if err != nil {
-		return stores{}, err
-	}
-	d, err := disk.Open(disk.Config{
-		Dir: cfg.Dir, Log: cfg.Log, New: fresh, Segment: cfg.segment,
-		Init: func(d *disk.Disk) error { return bootstrap(cfg, onDisk(d)) },
-	})
-	if err != nil {
-		return stores{}, err
-	}
-	return onDisk(d), nil
-}
-
-func onDisk(d *disk.Disk) stores {
-	return stores{id: raft.ServerID(d.Current.Server), logs: d.Log, stable: d.Meta, snaps: d.Snapshots, disk: d}
-}
-
-// newCurrent names a new lineage and this replica in it.
-func newCurrent(cfg Config) (disk.Current, error) {
-	c := disk.Current{Lineage: cfg.Lineage, Server: cfg.NodeID}
-	if cfg.Members == nil {
-		c.Server += "." + randomName(4)
-	} else if cfg.Lineage == "" {
-		return c, errors.New("a new lineage of several members needs a name")
-	}
-	if c.Lineage == "" {
-		c.Lineage = randomName(8)
-	}
-	return c, nil
-}
-
-func randomName(bytes int) string {
-	b := make([]byte, bytes)
-	_, _ = rand.Read(b) // never fails
-	return hex.EncodeToString(b)
-}
-
-// bootstrap writes the first entry of a new lineage: its members.
-func bootstrap(cfg Config, st stores) error {
-	members := cfg.Members
-	if members == nil {
-		self := Member{ID: string(st.id), Addr: soloAddr}
-		if cfg.Stream != nil {
-			self.Addr = cfg.Stream.Addr().String()
-		}
-		members = []Member{self}
-	}
-	var servers raft.Configuration
-	for _, m := range members {
-		servers.Servers = append(servers.Servers, raft.Server{ID: raft.ServerID(m.ID), Address: raft.ServerAddress(m.Addr)})
-	}
-	c := raft.DefaultConfig()
-	c.LocalID, c.Logger = st.id, newBridge(cfg.Log)
-	return raft.BootstrapCluster(c, st.logs, st.stable, st.snaps, nil, servers)
-}
-
-// restore fills the state machine before Raft runs: with the newest snapshot, and, when this
-// replica is the only voter, with the whole log. Every entry of an only voter's log is committed,
-// since nobody else could have been elected to drop it; so reads work at once, and also when the
-// disk is full and Raft cannot write the first entry of its term.
-func (s *Store) restore(st stores) error {
+// last is the term and index of the newest entry, in the log or below a snapshot.
+func (st stores) last() (term, index uint64, err error) {
 	snaps, err := st.snaps.List()
+	if err != nil {
+		return 0, 0, err
+	}
+	if len(snaps) > 0 {
+		term, index = snaps[0].Term, snaps[0].Index
+	}
+	end, err := st.logs.LastIndex()
+	if err != nil || end <= index {
+		return term, index, err
+	}
+	var l raft.Log
+	err = st.logs.GetLog(end, &l)
+	return l.Term, end, err
+}
+
+// firstTerm is the term in which a lineage begins.
+const firstTerm = 1
+
+// fill begins a lineage in new stores, with what a machine holds and one replica that has a vote.
+// Also the first one begins with a snapshot: in the log, replicas that come later would not find
+// where the lineage comes from.
+func (st stores) fill(m *machine.Machine, index uint64, self raft.Server) error {
+	image, err := m.Snapshot()
 	if err != nil {
 		return err
 	}
-	var members raft.Configuration
-	var from uint64
-	if len(snaps) > 0 {
-		members, from = snaps[0].Configuration, snaps[0].Index
-		if err := s.restoreSnapshot(st.snaps, snaps[0].ID); err != nil {
-			return err
-		}
+	defer image.Release()
+	conf := raft.Configuration{Servers: []raft.Server{self}}
+	sink, err := st.snaps.Create(raft.SnapshotVersionMax, index, firstTerm, conf, index, raftnet.Solo())
+	if err != nil {
+		return err
 	}
-	if st.disk == nil {
-		return nil
+	if err := image.Persist(sink); err != nil {
+		return err
+	}
+	return st.stable.SetUint64([]byte("CurrentTerm"), firstTerm)
+}
+
+// restore fills a machine before Raft runs: with the newest snapshot, and, when this replica is the
+// only voter, with the whole log. Every entry of an only voter's log is committed, since nobody
+// else could have been elected to drop it; so reads work at once, and also when the disk is full
+// and Raft cannot write the first entry of its term.
+func (st stores) restore(m *machine.Machine) error {
+	members, from, err := st.restoreSnapshot(m)
+	if err != nil || st.disk == nil {
+		return err
 	}
 	err = st.disk.Log.Others(from, func(l *raft.Log) error {
 		if l.Type == raft.LogConfiguration {
@@ -139,44 +113,71 @@ func (s *Store) restore(st stores) error {
 		}
 		return nil
 	})
-	if err != nil || !onlyVoter(members, st.id) {
+	if err != nil || !onlyVoter(members, st.id()) {
 		return err
 	}
-	return s.replay(st.logs, from)
+	return st.replay(m, from)
 }
 
-func (s *Store) restoreSnapshot(snaps raft.SnapshotStore, id string) error {
-	_, body, err := snaps.Open(id)
+// restoreAll fills a machine with everything there is, committed or not.
+func (st stores) restoreAll(m *machine.Machine) error {
+	_, from, err := st.restoreSnapshot(m)
 	if err != nil {
 		return err
 	}
-	if err := s.fsm.Restore(body); err != nil {
-		return errors.Join(fmt.Errorf("snapshot %s: %w", id, err), body.Close())
+	return st.replay(m, from)
+}
+
+func (st stores) restoreSnapshot(m *machine.Machine) (members raft.Configuration, from uint64, err error) {
+	snaps, err := st.snaps.List()
+	if err != nil || len(snaps) == 0 {
+		return members, 0, err
 	}
-	return body.Close()
+	_, body, err := st.snaps.Open(snaps[0].ID)
+	if err != nil {
+		return members, 0, err
+	}
+	if err := m.Restore(body); err != nil {
+		return members, 0, errors.Join(fmt.Errorf("snapshot %s: %w", snaps[0].ID, err), body.Close())
+	}
+	return snaps[0].Configuration, snaps[0].Index, body.Close()
 }
 
 // replay applies the log entries after an index.
-func (s *Store) replay(logs raft.LogStore, from uint64) error {
-	last, err := logs.LastIndex()
+func (st stores) replay(m *machine.Machine, from uint64) error {
+	last, err := st.logs.LastIndex()
 	if err != nil {
 		return err
 	}
 	group := make([]*raft.Log, 0, groupSize)
 	for i := from + 1; i <= last; i++ {
 		l := new(raft.Log)
-		if err := logs.GetLog(i, l); err != nil {
+		if err := st.logs.GetLog(i, l); err != nil {
 			return err
 		}
 		if l.Type == raft.LogCommand || l.Type == raft.LogConfiguration {
 			group = append(group, l)
 		}
 		if len(group) == groupSize || i == last {
-			s.fsm.ApplyBatch(group)
+			m.ApplyBatch(group)
 			group = group[:0]
 		}
 	}
-	return s.fsm.Stuck()
+	return m.Stuck()
+}
+
+// whole makes an empty machine a copy of another with the whole log applied, of which the other
+// knew only what is committed. The copy can be changed and thrown away while readers go on with the
+// other. Raft must not run.
+func (st stores) whole(of, into *machine.Machine) error {
+	var b bytes.Buffer
+	if err := dump(of, &b); err != nil {
+		return err
+	}
+	if err := into.Restore(io.NopCloser(&b)); err != nil {
+		return err
+	}
+	return st.replay(into, of.Applied())
 }
 
 // onlyVoter reports whether a replica is the only voter of a configuration.

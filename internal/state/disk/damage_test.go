@@ -17,7 +17,7 @@ import (
 )
 
 // contents is everything a reopened disk can tell from a log index on.
-func contents(d *Disk, from uint64) string {
+func contents(d *taken, from uint64) string {
 	var b strings.Builder
 	fmt.Fprintln(&b, d.Current)
 	first, _ := d.Log.FirstIndex()
@@ -212,7 +212,7 @@ func TestUnfinishedWriteIsDropped(t *testing.T) {
 	}
 }
 
-func resetMark(t *testing.T, d *Disk, mark uint64) {
+func resetMark(t *testing.T, d *taken, mark uint64) {
 	t.Helper()
 	if err := d.Meta.setMark(keyLogMark, mark); err != nil {
 		t.Fatal(err)
@@ -220,7 +220,7 @@ func resetMark(t *testing.T, d *Disk, mark uint64) {
 }
 
 // crash ends a disk as kill -9 does: nothing more is written.
-func crash(t *testing.T, d *Disk) {
+func crash(t *testing.T, d *taken) {
 	t.Helper()
 	d.Log.mu.Lock()
 	d.Log.closed = true
@@ -233,7 +233,7 @@ func crash(t *testing.T, d *Disk) {
 	d.Log.mu.Unlock()
 	d.Log.marks.Wait()
 	_ = d.Meta.close()
-	_ = d.lock.Close()
+	_ = d.root.lock.Close()
 }
 
 // An acknowledged entry in the middle is damaged while entries after it are sound, no mark at all.

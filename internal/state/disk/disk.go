@@ -18,15 +18,24 @@ type Current struct {
 	// Server is the replica's name in it. A replica that lost its data gets a new one, so that
 	// nobody takes it for the one that voted.
 	Server string `json:"server"`
+	// Former is where a replica came from that has not caught up with this lineage yet.
+	Former *Former `json:"former,omitempty"`
 }
 
-// Disk is the open files of a replica.
+// Former is a lineage that was handed over to another, and is kept until the replica has all of that.
+type Former struct {
+	Lineage string `json:"lineage"`
+	Server  string `json:"server"`
+	// Reach is the revision of the new lineage at which the former one is no longer needed.
+	Reach uint64 `json:"reach"`
+}
+
+// Disk is the open files of a replica in one lineage.
 type Disk struct {
 	Current   Current
 	Log       *Log
 	Meta      *Meta
 	Snapshots *Snapshots
-	lock      *os.File
 }
 
 // Config says which directory to open.
@@ -35,10 +44,6 @@ type Config struct {
 	Log *slog.Logger
 	// Segment is the size of log files in bytes; 0: 8 MB.
 	Segment int64
-	// New says what a directory in which there is nothing becomes.
-	New Current
-	// Init fills the new stores. They become visible when it has returned without an error.
-	Init func(*Disk) error
 }
 
 const (
@@ -54,130 +59,12 @@ const (
 	currentVersion = 1
 )
 
-// Open takes the directory's lock and opens what is there, or creates it when there is nothing.
-func Open(c Config) (*Disk, error) {
-	if c.Segment == 0 {
-		c.Segment = defaultSegment
-	}
-	if err := os.MkdirAll(filepath.Join(c.Dir, raftName), dirMode); err != nil {
-		return nil, err
-	}
-	lock, err := lockFile(filepath.Join(c.Dir, lockName))
-	if err != nil {
-		return nil, err
-	}
-	d, err := openLocked(c)
-	if err != nil {
-		return nil, errors.Join(err, lock.Close())
-	}
-	d.lock = lock
-	// From here on Raft decides, and it must never go on without its vote on disk.
-	d.Meta.mu.Lock()
-	d.Meta.patient = true
-	d.Meta.mu.Unlock()
-	return d, nil
-}
-
-func openLocked(c Config) (*Disk, error) {
-	cur, err := readCurrent(c.Dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return create(c)
-	} else if err != nil {
-		return nil, err
-	}
-	dir := filepath.Join(c.Dir, raftName, cur.Lineage)
-	// A crash right after "current" was written: the rename is all that is missing.
-	fresh := filepath.Join(c.Dir, raftName, unfinished+cur.Lineage)
-	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
-		if err := os.Rename(fresh, dir); err != nil {
-			return nil, damage(c.Dir, dir, "it is missing")
-		}
-		if err := syncDir(filepath.Dir(dir)); err != nil {
-			return nil, err
-		}
-	}
-	return openLineage(c, cur, dir)
-}
-
-func openLineage(c Config, cur Current, dir string) (*Disk, error) {
-	d := &Disk{Current: cur}
-	var err error
-	if d.Meta, err = openMeta(c.Dir, filepath.Join(dir, metaName), c.Log); err != nil {
-		return nil, err
-	}
-	if d.Snapshots, err = openSnapshots(c.Dir, filepath.Join(dir, snapName), d.Meta, c.Log); err != nil {
-		return nil, errors.Join(missing(c.Dir, err), d.Meta.close())
-	}
-	d.Log, err = openLog(logConfig{
-		root: c.Dir, dir: filepath.Join(dir, logName), log: c.Log, meta: d.Meta,
-		snapshot: d.Snapshots.newest(), size: c.Segment,
-	})
-	if err != nil {
-		return nil, errors.Join(missing(c.Dir, err), d.Meta.close())
-	}
-	return d, nil
-}
-
-// missing turns "no such file" into damage: everything that is opened was there before.
-func missing(root string, err error) error {
-	var p *os.PathError
-	if errors.As(err, &p) && errors.Is(err, os.ErrNotExist) {
-		return damage(root, p.Path, "it is missing")
-	}
-	return err
-}
-
-// create begins a new store: everything under a name of its own, then "current", which makes it
-// exist, then the final name.
-func create(c Config) (*Disk, error) {
-	parent := filepath.Join(c.Dir, raftName)
-	entries, err := os.ReadDir(parent)
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
-		if name := filepath.Join(parent, e.Name()); len(e.Name()) < len(unfinished) || e.Name()[:len(unfinished)] != unfinished {
-			return nil, damage(c.Dir, filepath.Join(c.Dir, currentName), "it is missing, but %s holds state", name)
-		} else if err := os.RemoveAll(name); err != nil {
-			return nil, err
-		}
-	}
-	dir := filepath.Join(parent, unfinished+c.New.Lineage)
-	for _, sub := range []string{logName, snapName} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), dirMode); err != nil {
-			return nil, err
-		}
-	}
-	if err := fill(c, dir); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
-	}
-	if err := writeCurrent(c.Dir, c.New); err != nil {
-		return nil, err
-	}
-	return openLocked(c)
-}
-
-// fill runs Init on the new stores and closes them.
-func fill(c Config, dir string) error {
-	m, err := createMeta(filepath.Join(dir, metaName), c.Log)
-	if err != nil {
-		return err
-	}
-	d := &Disk{Current: c.New, Meta: m, Snapshots: &Snapshots{root: c.Dir, dir: filepath.Join(dir, snapName), log: c.Log, meta: m}}
-	d.Log = newLog(logConfig{root: c.Dir, dir: filepath.Join(dir, logName), log: c.Log, meta: m, size: c.Segment})
-	if c.Init != nil {
-		err = c.Init(d)
-	}
-	err = errors.Join(err, d.Log.close(), m.close(), syncDir(dir), syncDir(filepath.Dir(dir)))
-	return err
-}
-
 // Release ends the wait of a vote for a disk that fails, so that Raft can be stopped.
 func (d *Disk) Release() { d.Meta.impatient() }
 
-// Close closes all files and gives the lock back.
+// Close closes all files.
 func (d *Disk) Close() error {
-	return errors.Join(d.Log.close(), d.Meta.close(), d.lock.Close())
+	return errors.Join(d.Log.close(), d.Meta.close())
 }
 
 // readCurrent reads the file that says which lineage counts.

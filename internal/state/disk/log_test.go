@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -27,11 +28,34 @@ const testSegment = 4 << 10
 func testConfig(dir string) Config {
 	return Config{
 		Dir: dir, Log: slog.New(slog.DiscardHandler), Segment: testSegment,
-		New: Current{Lineage: "l1", Server: "n1.aa"},
 	}
 }
 
-func mustOpen(t fataler, c Config) *Disk {
+// taken is a directory and what is open in it.
+type taken struct {
+	*Disk
+	root *Root
+}
+
+// Open takes a directory and opens what is there, or begins a lineage.
+func Open(c Config) (*taken, error) {
+	r, err := Take(c)
+	if err != nil {
+		return nil, err
+	}
+	d, err := r.Open()
+	if errors.Is(err, os.ErrNotExist) {
+		d, err = r.Begin(Current{Lineage: "l1", Server: "n1.aa"}, nil)
+	}
+	if err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return &taken{d, r}, nil
+}
+
+func (d *taken) Close() error { return errors.Join(d.Disk.Close(), d.root.Close()) }
+
+func mustOpen(t fataler, c Config) *taken {
 	t.Helper()
 	d, err := Open(c)
 	if err != nil {
@@ -157,7 +181,7 @@ type fatal interface {
 	Fatal(args ...any)
 }
 
-func snapshot(t fatal, d *Disk, index uint64) {
+func snapshot(t fatal, d *taken, index uint64) {
 	t.Helper()
 	sink, err := d.Snapshots.Create(1, index, 1, raft.Configuration{}, 1, nil)
 	if err != nil {

@@ -208,3 +208,18 @@ func Ahead(self Position, others []Position) bool {
 	}
 	return true
 }
+
+// Best is the leader of the lineage that a replica without state is to join: of the peers but itself.
+func Best(peers []Peer, self string) (Peer, bool) {
+	var best *group
+	v := View{Self: Peer{Name: self}, Peers: peers}
+	for _, g := range sort(v) {
+		if g.id != "" && g.leader != nil && (best == nil || order(g, best) < 0) {
+			best = g
+		}
+	}
+	if best == nil {
+		return Peer{}, false
+	}
+	return *best.leader, true
+}

@@ -1,4 +1,4 @@
-package state
+package raftnet
 
 import (
 	"context"
@@ -32,7 +32,8 @@ func named(args []any) bool {
 	return false
 }
 
-func newBridge(l *slog.Logger) hclog.Logger {
+// NewLogger returns a logger for Raft that writes to l.
+func NewLogger(l *slog.Logger) hclog.Logger {
 	return &bridge{Logger: hclog.NewNullLogger(), log: l}
 }
 

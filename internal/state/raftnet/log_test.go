@@ -1,4 +1,4 @@
-package state
+package raftnet
 
 import (
 	"bytes"
@@ -10,7 +10,7 @@ import (
 func TestOnlyTheLossOfALeaderIsWarnedOf(t *testing.T) {
 	for lost, want := range map[string]string{"": "level=DEBUG", "n2": "level=WARN"} {
 		var out bytes.Buffer
-		b := newBridge(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
+		b := NewLogger(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
 		b.Warn(noHeartbeat, "last-leader-addr", "", "last-leader-id", lost)
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("last leader %q: %s, want %s", lost, out.String(), want)

@@ -1,0 +1,159 @@
+package state
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/podman-swarm/podman-swarm/internal/hlc"
+	"github.com/podman-swarm/podman-swarm/internal/state/codec"
+	"github.com/podman-swarm/podman-swarm/internal/state/disk"
+	"github.com/podman-swarm/podman-swarm/internal/state/lineage"
+	"github.com/podman-swarm/podman-swarm/internal/state/machine"
+	"github.com/podman-swarm/podman-swarm/internal/state/raftnet"
+)
+
+// An export is
+//
+//	"psw-export"  byte version  the machine's snapshot  uint32 crc of all before  "end."
+const (
+	exportMagic   = "psw-export"
+	exportVersion = 1
+	exportEnd     = "end."
+)
+
+// sink makes any writer one that snapshots are written to.
+type sink struct{ io.Writer }
+
+func (sink) ID() string    { return "" }
+func (sink) Cancel() error { return nil }
+func (sink) Close() error  { return nil }
+
+var _ raft.SnapshotSink = sink{}
+
+// dump writes a machine's state.
+func dump(m *machine.Machine, w io.Writer) error {
+	image, err := m.Snapshot()
+	if err != nil {
+		return err
+	}
+	defer image.Release()
+	return image.Persist(sink{w})
+}
+
+// Export writes the state at one revision, for Import. Writes go on meanwhile.
+func (s *Store) Export(w io.Writer) error {
+	sum := crc32.New(crc32.MakeTable(crc32.Castagnoli))
+	both := io.MultiWriter(w, sum)
+	if _, err := both.Write(append([]byte(exportMagic), exportVersion)); err != nil {
+		return fmt.Errorf("export state: %w", err)
+	}
+	if err := dump(s.machine(), both); err != nil {
+		return fmt.Errorf("export state: %w", err)
+	}
+	if _, err := w.Write(append(binary.BigEndian.AppendUint32(nil, sum.Sum32()), exportEnd...)); err != nil {
+		return fmt.Errorf("export state: %w", err)
+	}
+	return nil
+}
+
+// Import fills Config.Dir, which must hold no state, with what Export wrote. It begins a new
+// lineage: revisions jump, so none names what it named before.
+func Import(ctx context.Context, cfg Config, from io.Reader) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("import state into %s: %w", cfg.Dir, err)
+		}
+	}()
+	body, err := readExport(from)
+	if err != nil {
+		return err
+	}
+	m := newMachine(cfg.withDefaults(), "")
+	if err := m.Restore(io.NopCloser(bytes.NewReader(body))); err != nil {
+		return err
+	}
+	next, err := fork(cfg, m, m.Point())
+	if err != nil {
+		return err
+	}
+	h, err := newHome(cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.close()) }()
+	if st, err := h.open(); !errors.Is(err, fs.ErrNotExist) {
+		if err == nil {
+			err = errors.Join(errors.New("there is state already: move it away first"), st.close())
+		}
+		return err
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	st, err := h.begin(next, func(st stores) error { return st.fill(m, max(m.Applied(), 1), self(cfg, next)) })
+	if err != nil {
+		return err
+	}
+	return st.close()
+}
+
+func readExport(from io.Reader) ([]byte, error) {
+	b, err := io.ReadAll(from)
+	if err != nil {
+		return nil, err
+	}
+	head, tail := len(exportMagic)+1, 4+len(exportEnd)
+	if len(b) < head+tail || string(b[:len(exportMagic)]) != exportMagic {
+		return nil, errors.New("this is no export of the state")
+	}
+	if err := codec.CheckVersion("the export", uint32(b[head-1]), exportVersion); err != nil {
+		return nil, err
+	}
+	body, end := b[:len(b)-tail], b[len(b)-tail:]
+	sum := crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli))
+	if string(end[4:]) != exportEnd || binary.BigEndian.Uint32(end) != sum {
+		return nil, errors.New("the export is damaged or cut short: take another one")
+	}
+	return body[head:], nil
+}
+
+// newMachine makes an empty machine of a lineage.
+func newMachine(cfg Config, id string) *machine.Machine {
+	return machine.New(machine.Config{Log: cfg.Log, Retain: cfg.Retain, Now: time.Now, Lineage: machine.Lineage{ID: id}})
+}
+
+// newServer names a replica of this node that has never been.
+func newServer(cfg Config) string { return lineage.ServerName(cfg.NodeID, randomName(4)) }
+
+// self is this replica as the first voter of a lineage.
+func self(cfg Config, cur disk.Current) raft.Server {
+	to := raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(cur.Server), Address: raftnet.SoloAddr}
+	if cfg.Network != nil {
+		to.Address = raftnet.Address(cfg.Addr, cur.Server)
+	}
+	return to
+}
+
+const maxJump = 4096
+
+// fork turns a machine's history into that of a new lineage.
+func fork(cfg Config, m *machine.Machine, shared machine.Point) (disk.Current, error) {
+	next := disk.Current{Lineage: randomName(8), Server: newServer(cfg)}
+	o := machine.Fork{ID: next.Lineage, Born: hlc.At(time.Now()), Jump: 1 + rand.Uint64N(maxJump), Shared: shared}
+	err := m.Fork(o)
+	if errors.Is(err, machine.ErrExhausted) {
+		o.Jump = 1
+		err = m.Fork(o)
+	}
+	return next, err
+}

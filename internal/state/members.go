@@ -1,0 +1,103 @@
+package state
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/raftnet"
+	"github.com/podman-swarm/podman-swarm/internal/state/voters"
+)
+
+// enrol keeps the configuration of Raft in line with who is alive, while this replica leads. It is
+// the only goroutine that changes it.
+func (s *Store) enrol() {
+	if s.cfg.Membership == nil {
+		return
+	}
+	missing := map[raft.ServerID]time.Time{}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for s.ctx.Err() == nil {
+		in := s.instance()
+		changed, peers := in.change(), s.peersChanged()
+		wait := never
+		if in.leads() {
+			var change *voters.Change
+			if change, wait = s.plan(in, &missing); change != nil {
+				err := in.await(s.ctx, func() raft.Future { return in.make(change) })
+				if err == nil {
+					s.log.Info("replica changed", "change", string(change.Op), "server", string(change.ID))
+					continue
+				}
+				s.log.Debug("change of replicas waits", "change", string(change.Op), "server", string(change.ID), "err", err)
+				wait = time.Second
+			} else if wait == 0 {
+				wait = never
+			}
+		} else {
+			clear(missing) // what this replica saw before it leads says nothing about later
+		}
+		timer.Reset(wait)
+		select {
+		case <-changed:
+		case <-peers:
+		case <-timer.C:
+		case <-s.ctx.Done():
+		}
+	}
+}
+
+// plan asks for the next change.
+func (s *Store) plan(in *instance, missing *map[raft.ServerID]time.Time) (*voters.Change, time.Duration) {
+	now := time.Now()
+	own := raft.Server{ID: in.self, Address: raftnet.Address(s.cfg.Addr, string(in.self))}
+	alive := []raft.Server{own}
+	at := map[raft.ServerID]string{}
+	s.mu.Lock()
+	for _, p := range s.peers() {
+		id := raft.ServerID(p.Standing.Server)
+		if p.Name != s.cfg.NodeID && p.Standing.Lineage == in.lineage() && !s.left[id] && id != "" {
+			alive = append(alive, raft.Server{ID: id, Address: raftnet.Address(p.Addr, string(id))})
+			at[id] = p.Addr
+		}
+	}
+	s.mu.Unlock()
+	conf := in.members()
+	*missing = voters.Missing(*missing, conf, alive, now)
+	return voters.Plan(voters.View{
+		Config: conf, Self: own, Alive: alive, Missing: *missing,
+		Lag: func(id raft.ServerID) (uint64, bool) { return s.lag(in, at[id]) },
+	}, voters.Default(), now)
+}
+
+// lag asks a replica how far it is behind; false: it is not ready for a vote.
+func (s *Store) lag(in *instance, addr string) (uint64, bool) {
+	ctx, cancel := context.WithTimeout(s.ctx, askTimeout)
+	defer cancel()
+	r, err := s.reach(ctx, addr, in.lineage())
+	if err != nil || !r.Eligible {
+		return math.MaxUint64, false
+	}
+	last := in.r.LastIndex()
+	return last - min(r.Index, last), true
+}
+
+// changeTimeout bounds how long Raft may take to begin a change.
+const changeTimeout = 5 * time.Second
+
+// make makes a change.
+func (in *instance) make(c *voters.Change) raft.Future {
+	switch c.Op {
+	case voters.Add:
+		return in.r.AddNonvoter(c.ID, c.Address, 0, changeTimeout)
+	case voters.Promote:
+		return in.r.AddVoter(c.ID, c.Address, 0, changeTimeout)
+	case voters.Demote:
+		return in.r.DemoteVoter(c.ID, 0, changeTimeout)
+	case voters.Remove:
+	}
+	return in.r.RemoveServer(c.ID, 0, changeTimeout)
+}

@@ -1,0 +1,217 @@
+package state
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/ancestry"
+	"github.com/podman-swarm/podman-swarm/internal/state/call"
+	"github.com/podman-swarm/podman-swarm/internal/state/codec"
+	"github.com/podman-swarm/podman-swarm/internal/state/disk"
+	"github.com/podman-swarm/podman-swarm/internal/state/lineage"
+	"github.com/podman-swarm/podman-swarm/internal/state/machine"
+)
+
+const (
+	// turnTimeout is how long a replica waits for its turn to hand over before it looks again.
+	turnTimeout = 30 * time.Second
+	// handOverTimeout bounds the time without any progress of a hand-over.
+	handOverTimeout = 15 * time.Second
+	handOverChunk   = 512 << 10
+	retryEvery      = 200 * time.Millisecond
+)
+
+// rejoin hands over what the winner does not have and follows it with an empty replica. What this
+// replica holds stays on disk, and is what is read, until the other has caught up.
+func (s *Store) rejoin(in *instance, v lineage.Verdict) (acted bool, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("join lineage %s, which %s leads: %w", v.Winner, v.Leader.Name, err)
+		}
+	}()
+	next := disk.Current{Lineage: v.Winner, Server: newServer(s.cfg)}
+	if _, index, err := in.stores.last(); err != nil {
+		return false, err
+	} else if index == 0 { // it never held anything
+		if err := in.leave(); err != nil {
+			s.log.Debug("stop raft", "err", err)
+		}
+		return true, s.move(in, next)
+	}
+	winner, err := s.meet(in, v.Winner)
+	if err != nil {
+		return false, err
+	}
+	s.log.Warn("this replica joins another lineage", "lineage", in.lineage(), "joins", v.Winner, "leader", v.Leader.Name)
+	if err := in.leave(); err != nil {
+		s.log.Debug("stop raft", "err", err)
+	}
+	reach, err := s.handOver(in, winner)
+	if err != nil {
+		s.restart(in)
+		return true, err
+	}
+	s.at("handed over")
+	next.Former = &disk.Former{Lineage: in.lineage(), Server: string(in.self), Reach: reach}
+	return true, s.move(in, next)
+}
+
+// move replaces an instance, which has ended, by one on empty stores in another lineage.
+func (s *Store) move(in *instance, next disk.Current) error {
+	st, err := s.home.begin(next, func(stores) error { return nil })
+	if err != nil {
+		s.restart(in)
+		return err
+	}
+	s.at("moved")
+	if err := in.stop(); err != nil {
+		s.log.Debug("close the former lineage", "err", err)
+	}
+	to, err := s.runIn(st, newMachine(s.cfg, next.Lineage))
+	if err != nil {
+		if err := st.close(); err != nil {
+			s.log.Debug("close the new lineage", "err", err)
+		}
+		s.restart(in)
+		return err
+	}
+	s.replaced(in, to)
+	if !to.moving() {
+		s.show(to)
+	}
+	return nil
+}
+
+// retreat goes back to the lineage that this replica came from: the new one has gone before this
+// replica had all of it.
+func (s *Store) retreat(in *instance) (bool, error) {
+	cur := in.stores.cur
+	s.log.Warn("the lineage that this replica was joining is gone, it goes back", "lineage", in.lineage(), "back", cur.Former.Lineage)
+	if err := errors.Join(in.leave(), in.stop()); err != nil {
+		s.log.Debug("stop raft", "err", err)
+	}
+	err := s.home.retreat(cur)
+	s.restart(in)
+	return true, err
+}
+
+// meet asks for this replica's turn to hand over, and returns the lineage of the winner.
+func (s *Store) meet(in *instance, to string) (machine.Lineage, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, turnTimeout)
+	defer cancel()
+	body := appendName(nil, string(in.self))
+	a, err := s.callLeader(ctx, call.Request{Kind: call.Meet, Lineage: to, Body: in.fsm.Lineage().Append(body)})
+	if err != nil {
+		return machine.Lineage{}, err
+	}
+	return ancestry.DecodeLineage(a.Body)
+}
+
+// handOver sends everything that a lineage does not have to its leader, and returns the revision at
+// which it has all of it. Doing it again does no harm.
+func (s *Store) handOver(in *instance, to machine.Lineage) (reach uint64, err error) {
+	settled := in.fsm.Point()
+	m := newMachine(s.cfg, in.lineage())
+	if err := in.stores.whole(in.fsm, m); err != nil {
+		return 0, err
+	}
+	since, ok := ancestry.Since(to, m.Lineage())
+	if !ok {
+		return 0, machine.ErrUnrelated
+	}
+	s.at("hand over")
+	changes := m.Changes(since)
+	for last := false; !last; {
+		part := machine.Merge{To: to.ID, From: changes.Lineage, Newest: changes.Newest.Revision, Settled: settled}
+		part.Chunk, last = changes.Next(handOverChunk)
+		part.Final = last
+		ctx, cancel := context.WithTimeout(s.ctx, handOverTimeout)
+		a, err := s.callLeader(ctx, call.Request{
+			Kind: call.Merge, Lineage: to.ID, Body: append(appendName(nil, string(in.self)), part.Encode()...),
+		})
+		cancel()
+		if err != nil {
+			return 0, fmt.Errorf("hand over changes: %w", err)
+		}
+		reach = a.Revision
+		s.at("chunk")
+	}
+	return reach, nil
+}
+
+// callLeader asks the leader of another lineage until it answers or ctx ends.
+func (s *Store) callLeader(ctx context.Context, q call.Request) (call.Answer, error) {
+	err := fmt.Errorf("%w of lineage %s", ErrNoLeader, q.Lineage)
+	for {
+		if p, ok := s.leaderOf(q.Lineage); ok {
+			var a call.Answer
+			if a, err = s.call(ctx, p.Addr, q); err == nil {
+				return a, nil
+			}
+			if !errors.Is(err, errRetry) && !errors.Is(err, ErrNoLeader) {
+				return a, err
+			}
+		}
+		timer := time.NewTimer(retryEvery)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return call.Answer{}, fmt.Errorf("%w: %w", ctx.Err(), err)
+		}
+	}
+}
+
+func appendName(b []byte, name string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(name))), name...)
+}
+
+// takeName undoes appendName.
+func takeName(b []byte) (name string, rest []byte, err error) {
+	r := codec.Reader{B: b}
+	name = string(r.Bytes(lineage.MaxServer))
+	if r.Bad {
+		return "", nil, call.ErrMalformed
+	}
+	return name, r.B, nil
+}
+
+// turns lets one replica of a lineage hand over at a time: the next one has little left to say.
+type turns struct {
+	mu    sync.Mutex
+	taken map[string]turn // by lineage
+}
+
+type turn struct {
+	server string
+	until  time.Time
+}
+
+// turnLease is how long a turn lasts after the last sign of life.
+const turnLease = 5 * time.Second
+
+// take gives or renews a server's turn.
+func (t *turns) take(lineage, server string, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if other, ok := t.taken[lineage]; ok && other.server != server && now.Before(other.until) {
+		return false
+	}
+	if t.taken == nil {
+		t.taken = map[string]turn{}
+	}
+	t.taken[lineage] = turn{server, now.Add(turnLease)}
+	return true
+}
+
+func (t *turns) end(lineage, server string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.taken[lineage].server == server {
+		delete(t.taken, lineage)
+	}
+}

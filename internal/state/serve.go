@@ -1,0 +1,141 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/ancestry"
+	"github.com/podman-swarm/podman-swarm/internal/state/call"
+	"github.com/podman-swarm/podman-swarm/internal/state/machine"
+	"github.com/podman-swarm/podman-swarm/internal/state/voters"
+)
+
+// Serve answers a call that another replica's Network carried here. Any input is safe.
+func (s *Store) Serve(ctx context.Context, request []byte) []byte {
+	ctx, cancel := context.WithTimeout(ctx, leaderWait)
+	defer cancel()
+	q, err := call.DecodeRequest(request)
+	var a call.Answer
+	if err == nil {
+		a, err = s.answer(ctx, q)
+	}
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrConflict):
+		a.Status = call.Conflict
+	case errors.Is(err, ErrNoSpace):
+		a.Status, a.Body = call.NoSpace, []byte(err.Error())
+	case errors.Is(err, errRetry):
+		a.Status, a.Body = call.Retry, nil
+	default:
+		a.Status, a.Body = call.Unknown, []byte(err.Error())
+	}
+	return a.Encode()
+}
+
+func (s *Store) answer(ctx context.Context, q call.Request) (call.Answer, error) {
+	in := s.instance()
+	if in == nil || q.Lineage != in.lineage() || s.ctx.Err() != nil {
+		return call.Answer{}, errRetry
+	}
+	if q.Kind == call.Position {
+		return s.position(in)
+	}
+	if !in.leads() {
+		return call.Answer{}, errRetry
+	}
+	switch q.Kind {
+	case call.Write:
+		return s.serveWrite(ctx, in, q.Body)
+	case call.Barrier:
+		rev, err := s.vouch(ctx, in)
+		return call.Answer{Revision: rev}, err
+	case call.Meet:
+		return s.serveMeet(ctx, in, q.Body)
+	case call.Merge:
+		return s.serveMerge(ctx, in, q.Body)
+	case call.Leave:
+		return call.Answer{}, s.dismiss(ctx, in, raft.ServerID(q.Body))
+	case call.Position:
+	}
+	return call.Answer{}, call.ErrMalformed
+}
+
+// position says how far the log reaches. Who could still go back to another lineage, or has not
+// got all that came before it was taken in, is in no position to go on alone or to vote.
+func (s *Store) position(in *instance) (call.Answer, error) {
+	term, index, err := in.stores.last()
+	r := call.Reach{Eligible: in.member() && !in.moving(), Term: term, Index: index}
+	return call.Answer{Body: r.Encode()}, err
+}
+
+func (s *Store) serveWrite(ctx context.Context, in *instance, body []byte) (call.Answer, error) {
+	w, err := decodeWrite(body)
+	if err != nil {
+		return call.Answer{}, err
+	}
+	res, err := s.propose(ctx, in, w)
+	a := call.Answer{Revision: res.Revision}
+	entry := res.Entry
+	if errors.Is(err, ErrConflict) {
+		entry = res.Current
+	}
+	if entry != nil {
+		a.Body = entry.Append(nil)
+	}
+	return a, err
+}
+
+// serveMeet gives a replica of another lineage its turn to hand over, and this one's lineage.
+func (s *Store) serveMeet(ctx context.Context, in *instance, body []byte) (call.Answer, error) {
+	server, rest, err := takeName(body)
+	if err != nil {
+		return call.Answer{}, err
+	}
+	from, err := ancestry.DecodeLineage(rest)
+	if err != nil {
+		return call.Answer{}, err
+	}
+	if _, err := s.vouch(ctx, in); err != nil {
+		return call.Answer{}, err
+	}
+	if !s.turns.take(from.ID, server, time.Now()) {
+		return call.Answer{}, errRetry
+	}
+	return call.Answer{Body: in.fsm.Lineage().Append(nil)}, nil
+}
+
+// serveMerge proposes a part of what is handed over.
+func (s *Store) serveMerge(ctx context.Context, in *instance, body []byte) (call.Answer, error) {
+	server, rest, err := takeName(body)
+	if err != nil {
+		return call.Answer{}, err
+	}
+	m, err := machine.DecodeMerge(rest)
+	if err != nil {
+		return call.Answer{}, err
+	}
+	if err := s.space.check(); err != nil {
+		return call.Answer{}, err
+	}
+	s.turns.take(m.From.ID, server, time.Now())
+	m.Now = time.Now().Unix()
+	s.inflight.Add(1)
+	defer s.landed(in)
+	res, err := s.commit(ctx, in, m.Encode())
+	if err == nil && m.Final {
+		s.turns.end(m.From.ID, server)
+	}
+	return call.Answer{Revision: res.Revision}, err
+}
+
+// dismiss takes a replica that leaves out of the configuration, for good.
+func (s *Store) dismiss(ctx context.Context, in *instance, id raft.ServerID) error {
+	s.mu.Lock()
+	s.left[id] = true
+	s.mu.Unlock()
+	return in.await(ctx, func() raft.Future { return in.make(&voters.Change{Op: voters.Remove, ID: id}) })
+}

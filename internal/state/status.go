@@ -1,0 +1,112 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/call"
+	"github.com/podman-swarm/podman-swarm/internal/state/raftnet"
+)
+
+// Leads reports whether this replica leads. The channel closes at the next change.
+func (s *Store) Leads() (bool, <-chan struct{}) {
+	in := s.instance()
+	changed := in.change()
+	return in.leads(), changed
+}
+
+// Ready waits until this replica's memory is the present: it has heard from a leader, or leads. An
+// old replica that returns must not act on what it remembers.
+func (s *Store) Ready(ctx context.Context) error {
+	for !s.present.Load() {
+		switch err := s.Barrier(ctx); {
+		case err == nil:
+			s.present.Store(true)
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, ErrClosed):
+			return err
+		case !errors.Is(err, ErrNoLeader):
+			s.log.Debug("not ready yet", "err", err)
+		}
+	}
+	return nil
+}
+
+// Status is what there is to know of a replica.
+type Status struct {
+	Lineage Lineage
+	Server  string // this replica's name in it
+	Leads   bool
+	Leader  string // the leader's name; empty: nobody leads
+	// Joining says that what is read is of another lineage until this replica has caught up.
+	Joining     bool
+	Revision    uint64
+	Term, Index uint64
+	Replicas    []Replica
+}
+
+// Replica is a member of the configuration.
+type Replica struct {
+	Server, Addr string
+	Votes        bool
+}
+
+// Status looks at this replica.
+func (s *Store) Status() Status {
+	in := s.instance()
+	_, leader := in.r.LeaderWithID()
+	out := Status{
+		Lineage: in.fsm.Lineage(), Server: string(in.self), Leads: in.leads(), Leader: string(leader),
+		Joining: in.fsm != s.machine(), Revision: s.Revision(), Term: in.r.CurrentTerm(), Index: in.r.LastIndex(),
+	}
+	out.Lineage.ID = in.lineage() // also before this replica has heard of it from others
+	for _, m := range in.members().Servers {
+		addr, _ := raftnet.Split(m.Address)
+		out.Replicas = append(out.Replicas, Replica{Server: string(m.ID), Addr: addr, Votes: m.Suffrage == raft.Voter})
+	}
+	return out
+}
+
+// HandOver gives leadership away, as before a planned stop: that takes milliseconds, an election a
+// second. Who does not lead, or has nobody to give it to, has nothing to do.
+func (s *Store) HandOver(ctx context.Context) error {
+	in := s.instance()
+	if in.r.State() != raft.Leader || len(in.voters()) < 2 {
+		return nil
+	}
+	if err := in.await(ctx, in.r.LeadershipTransfer); err != nil {
+		return fmt.Errorf("hand over leadership: %w", err)
+	}
+	return nil
+}
+
+// Leave takes this replica out of the configuration, for good: it follows nobody after that. The
+// store can still be read, and is to be closed.
+func (s *Store) Leave(ctx context.Context) error {
+	if in := s.instance(); in.alone() {
+		return fmt.Errorf("leave: %w", ErrOnlyReplica)
+	}
+	s.leaving.Store(true)
+	if s.cfg.Membership != nil {
+		s.cfg.Membership.Tell(Standing{})
+	}
+	err := s.atLeader(ctx, func(ctx context.Context, in *instance) error {
+		if in.alone() {
+			return ErrOnlyReplica
+		}
+		return errors.Join(s.HandOver(ctx), errRetry)
+	}, func(ctx context.Context, in *instance, leader string) error {
+		_, err := s.call(ctx, leader, call.Request{Kind: call.Leave, Lineage: in.lineage(), Body: []byte(in.self)})
+		return err
+	})
+	if err != nil {
+		s.leaving.Store(false)
+		s.instance().broadcast() // so that the peers are told
+		return fmt.Errorf("leave: %w", err)
+	}
+	return nil
+}

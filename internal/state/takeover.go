@@ -1,0 +1,106 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/call"
+	"github.com/podman-swarm/podman-swarm/internal/state/lineage"
+)
+
+// askTimeout bounds how long a peer may take to say how far its log reaches.
+const askTimeout = time.Second
+
+// takeOver goes on without the majority, if no other survivor knows more: this replica begins a
+// lineage with all that is in its log, alone; the others join it.
+func (s *Store) takeOver(in *instance, v lineage.View) (acted bool, err error) {
+	if ahead, err := s.ahead(in, v.Peers); err != nil || !ahead {
+		return false, err
+	}
+	s.log.Warn("most of the voters are gone: this replica goes on without them", "lineage", in.lineage(),
+		"voters", v.Voters, "revision", in.fsm.Revision())
+	began := time.Now()
+	if err := in.leave(); err != nil {
+		s.log.Debug("stop raft", "err", err)
+	}
+	next, err := s.fork(in)
+	if err != nil {
+		s.restart(in)
+		return true, fmt.Errorf("take over: %w", err)
+	}
+	if err := in.stop(); err != nil {
+		s.log.Debug("close the former lineage", "err", err)
+	}
+	s.replaced(in, next)
+	s.show(next)
+	s.log.Warn("a new lineage has begun", "lineage", next.lineage(), "after", time.Since(began), "revision", next.fsm.Revision())
+	return true, nil
+}
+
+// fork begins a lineage from a replica whose Raft has ended.
+func (s *Store) fork(in *instance) (*instance, error) {
+	m := newMachine(s.cfg, in.lineage())
+	if err := in.stores.whole(in.fsm, m); err != nil {
+		return nil, err
+	}
+	next, err := fork(s.cfg, m, in.fsm.Point())
+	if err != nil {
+		return nil, err
+	}
+	_, index, err := in.stores.last()
+	if err != nil {
+		return nil, err
+	}
+	s.at("fork")
+	st, err := s.home.begin(next, func(st stores) error { return st.fill(m, index, self(s.cfg, next)) })
+	if err != nil {
+		return nil, err
+	}
+	s.at("forked")
+	out, err := s.runIn(st, m)
+	if err != nil {
+		return nil, errors.Join(err, st.close())
+	}
+	return out, nil
+}
+
+// ahead asks the other survivors of the lineage and reports whether this replica is to take over.
+// Who does not answer does not count: should it take over too, the two are merged.
+func (s *Store) ahead(in *instance, peers []Peer) (bool, error) {
+	term, index, err := in.stores.last()
+	if err != nil {
+		return false, fmt.Errorf("take over: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, askTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	var others []lineage.Position
+	for _, p := range slices.Clone(peers) {
+		if p.Name == s.cfg.NodeID || p.Standing.Lineage != in.lineage() {
+			continue
+		}
+		wg.Go(func() {
+			if r, err := s.reach(ctx, p.Addr, in.lineage()); err == nil && r.Eligible {
+				mu.Lock()
+				defer mu.Unlock()
+				others = append(others, lineage.Position{Name: p.Name, Term: r.Term, Index: r.Index})
+			}
+		})
+	}
+	wg.Wait()
+	return lineage.Ahead(lineage.Position{Name: s.cfg.NodeID, Term: term, Index: index}, others), s.ctx.Err()
+}
+
+// reach asks a peer how far its log reaches.
+func (s *Store) reach(ctx context.Context, addr, of string) (call.Reach, error) {
+	a, err := s.call(ctx, addr, call.Request{Kind: call.Position, Lineage: of})
+	if err != nil {
+		return call.Reach{}, err
+	}
+	return call.DecodeReach(a.Body)
+}
