@@ -21,6 +21,7 @@ import (
 	"k8s.io/kubernetes/cmd/kube-controller-manager/names"
 	"k8s.io/kubernetes/pkg/controller/garbagecollector"
 
+	"github.com/podman-swarm/podman-swarm/internal/control/liveness"
 	"github.com/podman-swarm/podman-swarm/internal/tap"
 )
 
@@ -55,9 +56,20 @@ type Config struct {
 	SAKeyFile string
 	// Log receives what the controllers have to say.
 	Log *slog.Logger
+	// Liveness is who is alive; nil: this node is the only one.
+	Liveness Liveness
+	// MinorityDelay is how long a side with less than half of the nodes waits before it replaces pods
+	// of unreachable ones; 0 means a minute.
+	MinorityDelay time.Duration
 	// Started, if not nil, is closed when all controllers have been started.
 	Started chan<- struct{}
 }
+
+// Liveness tells who is alive; gossip does. A Member is one node.
+type (
+	Liveness = liveness.Source
+	Member   = liveness.Member
+)
 
 // Run runs the controllers until ctx ends and all of them have stopped. It returns nil then,
 // ErrStillRunning if one has not stopped after 10 s, and another error if one could not be built.
@@ -92,11 +104,11 @@ func run(ctx context.Context, c Config, tapped *tap.Tap, background *sync.WaitGr
 	if err != nil {
 		return err
 	}
-	taints, err := newTaintController(shared, c.Log)
+	own, err := newOwn(ctx, c, shared)
 	if err != nil {
-		return fmt.Errorf("build %s: %w", taints.Name(), err)
+		return err
 	}
-	controllers = append(controllers, taints)
+	controllers = append(controllers, own...)
 	tapped.Start(ctx.Done())
 	metadataInformers.Start(ctx.Done())
 	close(shared.InformersStarted)
@@ -156,6 +168,7 @@ func constructors() map[string]constructor {
 	return map[string]constructor{
 		names.ServiceAccountTokenController:             newTokenController,
 		names.ValidatingAdmissionPolicyStatusController: newPolicyController,
+		names.PodGarbageCollectorController:             newPodGC,
 	}
 }
 

@@ -5,17 +5,20 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	listers "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
 
+	"github.com/podman-swarm/podman-swarm/internal/control/liveness"
 	"github.com/podman-swarm/podman-swarm/internal/loop"
 )
 
@@ -28,28 +31,34 @@ import (
 type taintController struct {
 	client kubernetes.Interface
 	nodes  listers.NodeLister
+	bench  *liveness.Bench // nil: there is only one node
 	synced cache.DoneChecker
 	loop   *loop.Loop
 }
 
-func newTaintController(shared app.ControllerContext, log *slog.Logger) (*taintController, error) {
+func newTaintController(shared app.ControllerContext, bench *liveness.Bench, log *slog.Logger) (*taintController, error) {
 	// Upstream's service account for everything about nodes.
 	client, err := shared.NewClient("node-controller")
 	if err != nil {
 		return nil, fmt.Errorf("make client: %w", err)
 	}
 	informer := shared.InformerFactory.Core().V1().Nodes()
-	t := &taintController{client: client, nodes: informer.Lister()}
+	t := &taintController{client: client, nodes: informer.Lister(), bench: bench}
+	return t, t.listen(informer.Informer(), log)
+}
+
+// listen makes the loop and has the informer feed it.
+func (t *taintController) listen(informer cache.SharedIndexInformer, log *slog.Logger) error {
 	t.loop = loop.New(t.Name(), t.reconcile, loop.Options{Log: log})
 	add := func(obj any) { t.loop.Add(obj.(*corev1.Node).Name) }
-	registration, err := informer.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+	registration, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: add, UpdateFunc: func(_, obj any) { add(obj) },
 	})
 	if err != nil {
-		return nil, fmt.Errorf("watch nodes: %w", err)
+		return fmt.Errorf("watch nodes: %w", err)
 	}
 	t.synced = registration.HasSyncedChecker()
-	return t, nil
+	return nil
 }
 
 // Name names the controller in logs and metrics.
@@ -70,7 +79,17 @@ func (t *taintController) reconcile(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("get node %s: %w", name, err)
 	}
-	taints, changed := compileTaints(node, metav1.Now())
+	unreachable := evict
+	if t.bench != nil {
+		v, err := t.bench.Verdict(node)
+		if err != nil {
+			return fmt.Errorf("judge node %s: %w", name, err)
+		}
+		if unreachable = stance(v); !v.Again.IsZero() {
+			t.loop.AddAfter(name, max(time.Until(v.Again), 0))
+		}
+	}
+	taints, changed := compileTaints(node, unreachable, metav1.Now())
 	if !changed {
 		return nil
 	}
@@ -94,10 +113,43 @@ func (t *taintController) reconcile(ctx context.Context, name string) error {
 	return nil
 }
 
+// review has every node looked at again: who is alive has changed.
+func (t *taintController) review() {
+	nodes, err := t.nodes.List(labels.Everything())
+	if err != nil {
+		return // a lister of a cache has no errors but those of selectors
+	}
+	for _, n := range nodes {
+		t.loop.Add(n.Name)
+	}
+}
+
+// An eviction says what becomes of the pods of a node whose readiness is unknown.
+type eviction int
+
+const (
+	evict eviction = iota // they are replaced
+	hold                  // not yet; those that are being replaced already go on
+	spare                 // the node is there after all, and only has not said so yet
+)
+
+func stance(v liveness.Verdict) eviction {
+	switch {
+	case !v.Dead:
+		return spare
+	case v.Evict:
+		return evict
+	default:
+		return hold
+	}
+}
+
 // compileTaints returns the taints a node is to have, and whether those it has differ. Taints that
 // nobody but a user sets are kept, as is the time at which a taint was added.
-func compileTaints(node *corev1.Node, now metav1.Time) (taints []corev1.Taint, changed bool) {
+func compileTaints(node *corev1.Node, unreachable eviction, now metav1.Time) (taints []corev1.Taint, changed bool) {
 	want := wantedTaints(node)
+	gone := taint{corev1.TaintNodeUnreachable, corev1.TaintEffectNoExecute}
+	want[gone] = want[gone] && (unreachable == evict || unreachable == hold && hasTaint(node, gone))
 	have := map[taint]bool{}
 	for _, t := range node.Spec.Taints {
 		key := taint{t.Key, t.Effect}
@@ -128,6 +180,10 @@ type taint struct {
 	effect corev1.TaintEffect
 }
 
+func hasTaint(node *corev1.Node, key taint) bool {
+	return slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool { return key == taint{t.Key, t.Effect} })
+}
+
 // ourTaints are all that this controller adds and removes, in the order in which it adds them.
 func ourTaints() []taint {
 	return []taint{
@@ -144,12 +200,7 @@ func ourTaints() []taint {
 }
 
 func isOurs(key taint) bool {
-	for _, ours := range ourTaints() {
-		if key == ours {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(ourTaints(), key)
 }
 
 // wantedTaints follows upstream's table of conditions and taints.

@@ -20,6 +20,7 @@ func TestTaintsFollowConditions(t *testing.T) {
 	tests := map[string]struct {
 		conditions []corev1.NodeCondition
 		cordoned   bool
+		eviction   eviction
 		have, want []corev1.Taint
 		same       bool
 	}{
@@ -51,6 +52,35 @@ func TestTaintsFollowConditions(t *testing.T) {
 				{Key: corev1.TaintNodeUnreachable, Effect: noExecute, TimeAdded: &now},
 			},
 		},
+		"unreachable, seen by a small side": {
+			conditions: []corev1.NodeCondition{condition(corev1.NodeReady, corev1.ConditionUnknown)},
+			eviction:   hold,
+			want:       []corev1.Taint{{Key: corev1.TaintNodeUnreachable, Effect: noSchedule}},
+		},
+		"unreachable, and the side has become small": {
+			conditions: []corev1.NodeCondition{condition(corev1.NodeReady, corev1.ConditionUnknown)},
+			eviction:   hold,
+			have: []corev1.Taint{
+				{Key: corev1.TaintNodeUnreachable, Effect: noSchedule}, {Key: corev1.TaintNodeUnreachable, Effect: noExecute, TimeAdded: &before},
+			},
+			want: []corev1.Taint{
+				{Key: corev1.TaintNodeUnreachable, Effect: noSchedule}, {Key: corev1.TaintNodeUnreachable, Effect: noExecute, TimeAdded: &before},
+			},
+			same: true,
+		},
+		"reachable again, but has not said that it is ready": {
+			conditions: []corev1.NodeCondition{condition(corev1.NodeReady, corev1.ConditionUnknown)},
+			eviction:   spare,
+			have: []corev1.Taint{
+				{Key: corev1.TaintNodeUnreachable, Effect: noSchedule}, {Key: corev1.TaintNodeUnreachable, Effect: noExecute, TimeAdded: &before},
+			},
+			want: []corev1.Taint{{Key: corev1.TaintNodeUnreachable, Effect: noSchedule}},
+		},
+		"not ready is the node's own word, whatever the side": {
+			conditions: []corev1.NodeCondition{condition(corev1.NodeReady, corev1.ConditionFalse)},
+			eviction:   spare,
+			want:       []corev1.Taint{bornNotReady, {Key: corev1.TaintNodeNotReady, Effect: noExecute, TimeAdded: &now}},
+		},
 		"cordoned, and every pressure": {
 			conditions: []corev1.NodeCondition{
 				condition(corev1.NodeMemoryPressure, corev1.ConditionTrue), condition(corev1.NodeDiskPressure, corev1.ConditionTrue),
@@ -74,7 +104,7 @@ func TestTaintsFollowConditions(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			node := &corev1.Node{Spec: corev1.NodeSpec{Unschedulable: test.cordoned, Taints: test.have}, Status: corev1.NodeStatus{Conditions: test.conditions}}
-			got, changed := compileTaints(node, now)
+			got, changed := compileTaints(node, test.eviction, now)
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("taints (-want +got):\n%s", diff)
 			}
@@ -82,7 +112,7 @@ func TestTaintsFollowConditions(t *testing.T) {
 				t.Errorf("changed is %v", changed)
 			}
 			node.Spec.Taints = got
-			if again, changed := compileTaints(node, before); changed {
+			if again, changed := compileTaints(node, test.eviction, before); changed {
 				t.Errorf("a second look changes again: %v", again)
 			}
 		})

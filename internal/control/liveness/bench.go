@@ -1,0 +1,107 @@
+package liveness
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	listers "k8s.io/client-go/listers/core/v1"
+)
+
+// Source is gossip.
+type Source interface {
+	// Members returns every member that is remembered, this node included.
+	Members() []Member
+	// Changed returns a channel that is closed at the next change: take it before looking.
+	Changed() <-chan struct{}
+}
+
+// Member is a node as gossip sees it. A member that is merely suspected is alive.
+type Member struct {
+	Name  string
+	Alive bool
+	Since time.Time // when it became so
+}
+
+// Bench gives verdicts on nodes.
+type Bench struct {
+	rules  Rules
+	source Source
+	nodes  listers.NodeLister
+	now    func() time.Time
+
+	mu     sync.Mutex
+	absent map[string]time.Time // Nodes that gossip has never heard of -> noticed at
+}
+
+// NewBench returns a bench.
+func NewBench(rules Rules, source Source, nodes listers.NodeLister, now func() time.Time) *Bench {
+	return &Bench{rules: rules, source: source, nodes: nodes, now: now, absent: map[string]time.Time{}}
+}
+
+// Verdict judges a node.
+func (b *Bench) Verdict(node *corev1.Node) (Verdict, error) {
+	all, err := b.nodes.List(labels.Everything())
+	if err != nil {
+		return Verdict{}, err
+	}
+	now, members := b.now(), map[string]Member{}
+	for _, m := range b.source.Members() {
+		members[m.Name] = m
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var census Census
+	known := map[string]bool{}
+	for _, n := range all {
+		known[n.Name] = true
+		census.Known++
+		if s, _ := b.sight(n.Name, members, now); !s.Dead {
+			census.Alive++
+		}
+	}
+	for name := range b.absent {
+		if !known[name] {
+			delete(b.absent, name)
+		}
+	}
+	s, doubt := b.sight(node.Name, members, now)
+	s.Fenced = node.Annotations[FencedAnnotation] == "true"
+	v := b.rules.Judge(s, census, now)
+	if !v.Dead {
+		v.Again = doubt
+	}
+	return v, nil
+}
+
+// sight tells what is known of a node. A Node that gossip does not know counts as alive until
+// doubt, which is zero for all others.
+func (b *Bench) sight(name string, members map[string]Member, now time.Time) (s Sighting, doubt time.Time) {
+	if m, ok := members[name]; ok {
+		delete(b.absent, name)
+		return Sighting{Dead: !m.Alive, Since: m.Since}, time.Time{}
+	}
+	since, ok := b.absent[name]
+	if !ok {
+		since, b.absent[name] = now, now
+	}
+	if doubt = since.Add(b.rules.AbsentAfter); now.Before(doubt) {
+		return Sighting{}, doubt
+	}
+	return Sighting{Dead: true, Since: since}, time.Time{}
+}
+
+// Watch calls f at every change of what gossip knows, and once at the start, until ctx ends.
+func (b *Bench) Watch(ctx context.Context, f func()) {
+	for {
+		changed := b.source.Changed()
+		f()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
