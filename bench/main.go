@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,6 +27,8 @@ func main() {
 	flag.DurationVar(&b.idle, "idle", time.Minute, "rest before idle figures are read")
 	flag.IntVar(&b.rounds, "rounds", 3, "rounds of the alternating pod comparison")
 	flag.StringVar(&b.hostFlags, "host", "", "flags of `lab add`, for example --rootless")
+	flag.StringVar(&b.only, "only", "", "measure one step only: start, idle, requests, scheduling, pods, loaded or swarms")
+	flag.Func("swarms", "sizes of the swarms that are measured too, for example 3,10 (default none)", b.setSizes)
 	flag.IntVar(&bare, "bare", 0, "internal: start that many pods by a bare loop on this machine")
 	flag.IntVar(&parallel, "parallel", bareParallel, "internal: pods at a time of the bare loop")
 	flag.Parse()
@@ -44,9 +48,10 @@ func main() {
 
 // bench is one run.
 type bench struct {
-	repo, out, hostFlags string
-	idle                 time.Duration
-	rounds               int
+	repo, out, hostFlags, only string
+	idle                       time.Duration
+	rounds                     int
+	sizes                      []int // of swarms
 
 	swarm *lab.Host // runs the agent
 	bare  *lab.Host // the same machine without it
@@ -78,13 +83,28 @@ func (b *bench) run(ctx context.Context) error {
 		{"scheduling", b.scheduling},
 		{"pods", b.pods},
 		{"loaded", b.loaded},
+		{"swarms", b.swarms},
 	} {
+		if b.only != "" && b.only != step.name {
+			continue
+		}
 		fmt.Fprintf(os.Stderr, "bench: %s ...\n", step.name)
 		if err := step.run(ctx); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
 		}
 	}
 	return b.save()
+}
+
+func (b *bench) setSizes(list string) error {
+	for _, s := range strings.Split(list, ",") {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			return err
+		}
+		b.sizes = append(b.sizes, n)
+	}
+	return nil
 }
 
 func (b *bench) save() error {

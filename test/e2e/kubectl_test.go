@@ -191,7 +191,7 @@ spec:
 	})
 	k("exec", "shell", "--", "sh", "-c", "echo page >/tmp/index.html")
 	page, errOut, err := machine.Run(t.Context(), "", "sh", "-c", kubectlLine("-n", ns, "port-forward", "pod/shell", "18080:8080")+` >/dev/null & p=$!
-		for i in 1 2 3 4 5 6 7 8 9 10; do curl -fs http://127.0.0.1:18080/ && break; sleep 0.3; done; kill $p`)
+		for i in $(seq 100); do curl -fs http://127.0.0.1:18080/ && break; sleep 0.3; done; kill $p`)
 	if err != nil && page == "" || page != "page\n" {
 		t.Errorf("port-forward: %v %q %q", err, page, errOut)
 	}

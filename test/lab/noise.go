@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -88,6 +89,32 @@ func ProcessTime(pid int) (time.Duration, error) {
 		sum += ticks
 	}
 	return time.Duration(sum) * time.Second / 100, nil
+}
+
+// Traffic is how many bytes the host has received and sent since it was booted.
+func (h *Host) Traffic() (uint64, error) {
+	pid, err := os.ReadFile(filepath.Join(h.Work, "state", h.Name, "pid"))
+	if err != nil {
+		return 0, err
+	}
+	table, err := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/net/dev")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(table)) {
+		name, counters, _ := strings.Cut(strings.TrimSpace(line), ":")
+		fields := strings.Fields(counters)
+		if name != "eth0" || len(fields) < 9 {
+			continue
+		}
+		received, err := strconv.ParseUint(fields[0], 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		sent, err := strconv.ParseUint(fields[8], 10, 64)
+		return received + sent, err
+	}
+	return 0, fmt.Errorf("%s has no eth0", h.Name)
 }
 
 func selfTime() (time.Duration, error) { return ProcessTime(os.Getpid()) }
