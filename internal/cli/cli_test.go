@@ -2,11 +2,16 @@ package cli
 
 import (
 	"bytes"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/kubectl/pkg/cmd"
 )
 
 func environment(vars map[string]string, files ...string) Environment {
@@ -110,5 +115,52 @@ func TestServerAndTokenFromEnvironment(t *testing.T) {
 		if got := c.PersistentFlags().Lookup(flag).Value.String(); got != want {
 			t.Errorf("--%s = %q, want %q", flag, got, want)
 		}
+	}
+}
+
+// TestSwarmComesFirst: our verbs lead the help, and upstream's groups follow as upstream has them.
+func TestSwarmComesFirst(t *testing.T) {
+	upstream := cmd.NewKubectlCommand(cmd.KubectlOptions{ConfigFlags: genericclioptions.NewConfigFlags(true), IOStreams: genericiooptions.NewTestIOStreamsDiscard()})
+	groupsOf := func(help string) string {
+		_, help, _ = strings.Cut(help, "Commands")
+		help, _, _ = strings.Cut(help, "Usage:")
+		return "Commands" + help
+	}
+	ours, _ := command(t, environment(nil))
+	own, rest, ok := strings.Cut(groupsOf(ours.UsageString()), "Basic ")
+	want := groupsOf(kubectlWord.ReplaceAllString(upstream.UsageString(), "psctl$1"))
+	if !ok || "Basic "+rest != "Basic "+want {
+		t.Errorf("groups differ from upstream's: have\n%s\nwant\n%s", rest, want)
+	}
+	for _, verb := range ownVerbs() {
+		if !strings.Contains(own, "\n  "+verb+" ") {
+			t.Errorf("%s is not in the first group: %s", verb, own)
+		}
+	}
+}
+
+// TestPluginsDoNotTakeOurVerbs: kubectl-node and the like are found on many machines.
+func TestPluginsDoNotTakeOurVerbs(t *testing.T) {
+	for line, want := range map[string]bool{"psctl": false, "psctl swarm": true, "psctl node ls": true, "psctl get node": false} {
+		if have := isOwn(strings.Fields(line)); have != want {
+			t.Errorf("%s: %v", line, have)
+		}
+	}
+}
+
+func TestOurVerbsReachTheServerOfTheFlags(t *testing.T) {
+	var path, token string
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path, token = r.URL.Path, r.Header.Get("Authorization")
+		_, _ = io.WriteString(w, `{"items":[{"name":"ant","state":"alive"}]}`)
+	}))
+	defer s.Close()
+	c, out := command(t, environment(map[string]string{"PSCTL_SERVER": s.URL, "PSCTL_TOKEN": "s3cret"}), "swarm", "members", "--no-headers")
+	if err := c.Execute(); err != nil {
+		t.Fatal(err)
+	}
+	// client-go sends tokens over TLS only.
+	if path != "/swarm/v1/members" || !strings.HasPrefix(out.String(), "ant ") {
+		t.Errorf("asked %s with %q, printed %s", path, token, out)
 	}
 }

@@ -40,16 +40,16 @@ func New(env Environment, streams genericiooptions.IOStreams, args []string) *co
 	if token := env.Getenv("PSCTL_TOKEN"); token != "" {
 		*flags.BearerToken = token
 	}
-	root := cmd.NewDefaultKubectlCommandWithArgs(cmd.KubectlOptions{
-		PluginHandler: cmd.NewDefaultPluginHandler([]string{"psctl", plugin.ValidPluginFilenamePrefixes[0]}),
-		Arguments:     args,
-		ConfigFlags:   flags,
-		IOStreams:     streams,
-	})
+	options := cmd.KubectlOptions{Arguments: args, ConfigFlags: flags, IOStreams: streams}
+	if !isOwn(args) {
+		options.PluginHandler = cmd.NewDefaultPluginHandler([]string{"psctl", plugin.ValidPluginFilenamePrefixes[0]})
+	}
+	root := cmd.NewDefaultKubectlCommandWithArgs(options)
+	addVerbs(root, flags, streams)
 	root.Use = "psctl"
 	root.Short = "psctl controls a Podman Swarm cluster"
-	root.Long = "psctl controls a Podman Swarm cluster. It has kubectl's commands and kubectl's manners."
 	rename(root)
+	root.Long = "psctl controls a Podman Swarm cluster: the swarm's own verbs, and all of kubectl's commands."
 	extendVersion(root, streams.Out)
 	return root
 }

@@ -1,5 +1,5 @@
-// Package cli is psctl: kubectl's command tree under our name, and in later releases the swarm's
-// own verbs beside it.
+// Package cli is psctl: kubectl's command tree under our name, and the swarm's own verbs (package
+// verbs) beside it.
 //
 // Where psctl finds its cluster, first match wins: --kubeconfig, $KUBECONFIG, ~/.psctl/config,
 // the admin kubeconfig of a node on this machine when it may be read, ~/.kube/config.
