@@ -73,6 +73,11 @@ func (b *bench) run(ctx context.Context) error {
 		defer h.Remove(context.WithoutCancel(ctx))
 	}
 	defer func() { b.table.print(os.Stdout) }() // also what was measured before a failure
+	if b.only != "" && b.only != "start" && b.only != "swarms" { // which need none, or start it
+		if err := b.swarm.StartAgent(ctx); err != nil {
+			return err
+		}
+	}
 	for _, step := range []struct {
 		name string
 		run  func(context.Context) error
