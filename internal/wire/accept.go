@@ -43,26 +43,32 @@ func (w *Wire) accept() {
 
 func (w *Wire) admit(c net.Conn) {
 	raw, ok := c.(*net.TCPConn)
-	if !ok || !w.gate.enter(raw, time.Now()) {
-		c.Close()
+	if !ok {
+		_ = c.Close()
 		return
 	}
-	if !w.start(func() { w.greet(raw) }) {
-		w.gate.leave(raw)
-		raw.Close()
+	now := time.Now()
+	a := &arrival{TCPConn: raw, born: now}
+	if !w.gate.enter(a, now) {
+		_ = c.Close()
+		return
+	}
+	if !w.start(func() { w.greet(a) }) {
+		w.gate.leave(a)
+		_ = c.Close()
 	}
 }
 
 // greet leads an accepted connection to its route, or closes it.
-func (w *Wire) greet(raw *net.TCPConn) {
-	defer w.gate.leave(raw)
+func (w *Wire) greet(a *arrival) {
+	defer w.gate.leave(a)
 	ctx, cancel := context.WithTimeout(w.ctx, w.wait.handshake)
 	defer cancel()
-	_ = raw.SetDeadline(time.Now().Add(w.wait.handshake))
-	g := greeting{w: w, c: &Conn{w: w, raw: raw}}
-	t := tls.Server(raw, &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: g.hello})
+	_ = a.SetDeadline(time.Now().Add(w.wait.handshake))
+	g := greeting{w: w, c: &Conn{w: w, raw: a.TCPConn}}
+	t := tls.Server(a, &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: g.hello})
 	if err := t.HandshakeContext(ctx); err != nil {
-		w.turnedAway(raw, g.refusal, err)
+		w.turnedAway(a, g.refusal, err)
 		return
 	}
 	c := g.c
@@ -70,19 +76,20 @@ func (w *Wire) greet(raw *net.TCPConn) {
 		c.Conn = &guest{Conn: t, left: guestBytes}
 	}
 	if err := w.enroll(c); err != nil {
-		w.turnedAway(raw, err, nil)
+		w.turnedAway(a, err, nil)
 		return
 	}
 	// Who is welcome can no longer be asked to make room; who just was is not.
-	if !w.gate.leave(raw) {
-		c.Close()
+	if !w.gate.leave(a) {
+		_ = c.Close()
 		return
 	}
+	a.settled.Store(true)
 	if _, err := t.Write([]byte{welcome}); err != nil {
-		c.Close()
+		_ = c.Close()
 		return
 	}
-	_ = raw.SetDeadline(time.Time{})
+	_ = a.SetDeadline(time.Time{})
 	c.route.take(c)
 }
 
@@ -158,15 +165,15 @@ func (w *Wire) seat(c *Conn) error {
 }
 
 // turnedAway ends a connection that was not accepted. A refused peer is worth a line, garbage is not.
-func (w *Wire) turnedAway(raw *net.TCPConn, refusal, err error) {
-	defer raw.Close()
+func (w *Wire) turnedAway(a *arrival, refusal, err error) {
+	defer func() { _ = a.Close() }()
 	if refusal == nil {
-		w.cfg.Log.DebugContext(w.ctx, "no handshake with a peer", "remote", raw.RemoteAddr(), "err", err)
+		w.cfg.Log.DebugContext(w.ctx, "no handshake with a peer", "remote", a.RemoteAddr(), "err", err)
 	} else if now, skipped := w.quiet.ask(time.Now()); now {
-		w.cfg.Log.WarnContext(w.ctx, "refuse a peer", "remote", raw.RemoteAddr(), "err", refusal, "skipped", skipped)
+		w.cfg.Log.WarnContext(w.ctx, "refuse a peer", "remote", a.RemoteAddr(), "err", refusal, "skipped", skipped)
 	}
-	if w.ctx.Err() != nil || raw.CloseWrite() != nil || raw.SetDeadline(time.Now().Add(lastWords)) != nil {
+	if w.ctx.Err() != nil || a.CloseWrite() != nil || a.SetDeadline(time.Now().Add(lastWords)) != nil {
 		return
 	}
-	_, _ = io.CopyN(io.Discard, raw, lastWordsBytes)
+	_, _ = io.CopyN(io.Discard, a, lastWordsBytes)
 }

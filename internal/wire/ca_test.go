@@ -15,14 +15,14 @@ import (
 
 // authority is a CA for tests.
 type authority struct {
-	t    testing.TB
+	tb   testing.TB
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
 
-func newCA(t testing.TB) *authority {
-	t.Helper()
-	a := &authority{t: t}
+func newCA(tb testing.TB) *authority {
+	tb.Helper()
+	a := &authority{tb: tb}
 	tmpl := &x509.Certificate{
 		Subject: pkix.Name{CommonName: "podman-swarm"}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
@@ -33,13 +33,13 @@ func newCA(t testing.TB) *authority {
 
 // sign issues what the template says, by itself when it has no certificate yet.
 func (a *authority) sign(tmpl *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
-	a.t.Helper()
+	a.tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		a.t.Fatal(err)
+		a.tb.Fatal(err)
 	}
 	if tmpl.SerialNumber, err = rand.Int(rand.Reader, big.NewInt(1<<62)); err != nil {
-		a.t.Fatal(err)
+		a.tb.Fatal(err)
 	}
 	if tmpl.NotAfter.IsZero() {
 		tmpl.NotBefore, tmpl.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
@@ -50,11 +50,11 @@ func (a *authority) sign(tmpl *x509.Certificate) (*x509.Certificate, *ecdsa.Priv
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, key.Public(), signer)
 	if err != nil {
-		a.t.Fatal(err)
+		a.tb.Fatal(err)
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		a.t.Fatal(err)
+		a.tb.Fatal(err)
 	}
 	return cert, key
 }
@@ -134,9 +134,9 @@ func spoiled(ca, stranger *authority) map[string]*tls.Certificate {
 			n := ca.node("b")
 			key, ok := n.PrivateKey.(*ecdsa.PrivateKey)
 			if !ok {
-				ca.t.Fatalf("key of type %T", n.PrivateKey)
+				ca.tb.Fatalf("key of type %T", n.PrivateKey)
 			}
-			c := (&authority{t: ca.t, cert: n.Leaf, key: key}).node("a")
+			c := (&authority{tb: ca.tb, cert: n.Leaf, key: key}).node("a")
 			c.Certificate = append(c.Certificate, ca.cert.Raw)
 			return c
 		}(),

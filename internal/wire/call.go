@@ -122,13 +122,13 @@ func (w *Wire) run(l *link, to target) {
 		leave()
 		l.refuse(err)
 		if !errors.Is(err, io.EOF) { // after hanging up, answers may still be under way to the reader
-			c.Close()
+			_ = c.Close()
 		}
 	})
 	err = l.read(bufio.NewReaderSize(c, bufferSize))
 	leave()
 	l.refuse(err)
-	c.Close()
+	_ = c.Close()
 	close(done)
 	writer.Wait()
 	l.end(err)

@@ -16,9 +16,9 @@ import (
 )
 
 // calling are a node and the address of another that answers its calls.
-func calling(t testing.TB, answer func(ctx context.Context, peer string, req []byte) []byte) (a, b *Wire, call func(ctx context.Context, req []byte) ([]byte, error)) {
-	t.Helper()
-	_, a, b = two(t)
+func calling(tb testing.TB, answer func(ctx context.Context, peer string, req []byte) []byte) (a, b *Wire, call func(ctx context.Context, req []byte) ([]byte, error)) {
+	tb.Helper()
+	_, a, b = two(tb)
 	b.Serve(proto, answer)
 	return a, b, func(ctx context.Context, req []byte) ([]byte, error) {
 		return a.Call(ctx, b.Addr().String(), proto, req)

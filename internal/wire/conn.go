@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -74,28 +73,11 @@ func (c *Conn) Close() error {
 func (c *Conn) abort() {
 	c.silent.Store(true)
 	_ = c.raw.SetLinger(0)
-	c.raw.Close()
+	_ = c.raw.Close()
 }
 
 func (w *Wire) forget(c *Conn) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.conns, c)
-}
-
-// from is the address of the other end as bounds count it: an IPv6 host owns 64 bits of addresses.
-func from(c net.Conn) netip.Prefix {
-	a, err := netip.ParseAddrPort(c.RemoteAddr().String())
-	if err != nil {
-		return netip.Prefix{}
-	}
-	ip, bits := a.Addr().Unmap().WithZone(""), 32
-	if ip.Is6() {
-		bits = 64
-	}
-	p, err := ip.Prefix(bits)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return p
 }

@@ -15,7 +15,7 @@ import (
 
 const (
 	dialTimeout = 5 * time.Second
-	dialTries   = 6
+	dialTries   = 8
 	dialBackoff = 25 * time.Millisecond // doubles with every try
 )
 
@@ -26,7 +26,8 @@ func newDialer() net.Dialer {
 }
 
 // Dial opens a connection to the node of this cluster at addr. It fails with ErrRefused when that node does not
-// speak the protocol. It takes at most five seconds.
+// speak the protocol. It takes at most five seconds, after waiting for its turn: eight dials to one address are
+// under way at a time.
 func (w *Wire) Dial(ctx context.Context, addr, proto string) (*Conn, error) {
 	return w.dial(ctx, "", addr, proto)
 }
@@ -55,10 +56,10 @@ func (w *Wire) dial(ctx context.Context, name, addr, proto string) (*Conn, error
 		return nil
 	})
 	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return w.certificate() }
-	t, err := connect(ctx, w.dialer, addr, cfg)
+	t, err := w.connect(ctx, addr, cfg)
 	if w.ctx.Err() != nil {
 		if err == nil {
-			t.Close()
+			_ = t.Close()
 		}
 		err = net.ErrClosed
 	}
@@ -67,15 +68,24 @@ func (w *Wire) dial(ctx context.Context, name, addr, proto string) (*Conn, error
 	}
 	raw, ok := t.NetConn().(*net.TCPConn)
 	if !ok {
-		t.Close()
+		_ = t.Close()
 		return nil, fmt.Errorf("dial %s for %s: not a TCP connection", addr, proto)
 	}
 	c.Conn, c.raw = t, raw
 	if err := w.enroll(c); err != nil {
-		t.Close()
+		_ = t.Close()
 		return nil, fmt.Errorf("dial %s for %s: %w", addr, proto, err)
 	}
 	return c, nil
+}
+
+func (w *Wire) connect(ctx context.Context, addr string, cfg *tls.Config) (*tls.Conn, error) {
+	leave, err := w.lanes.enter(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return connect(ctx, w.dialer, addr, cfg)
 }
 
 // DialGuest opens a connection for one who has no certificate, to a protocol that takes Guests. The server's
@@ -143,9 +153,10 @@ func connectOnce(ctx context.Context, d net.Dialer, addr string, cfg *tls.Config
 	return nil, err
 }
 
+// Alerts of TLS (RFC 8446, 6.2).
 const (
-	badCertificate        tls.AlertError = 42
-	noApplicationProtocol tls.AlertError = 120
+	badCertificate        = 42
+	noApplicationProtocol = 120
 )
 
 // alerted tells whether the peer ended the connection with that alert. The tls package hands alerts of peers out

@@ -16,6 +16,6 @@
 // refusal comes before anything was sent.
 //
 // Strangers can make the port do little: a handshake has five seconds, handshakes are bounded in total and per
-// address, and under pressure the oldest of the greediest address makes room (type gate). A peer that has
+// address, and under pressure the slowest of the greediest address makes room (type gate). A peer that has
 // gone silent is noticed in about five seconds, one that reads slowly never is mistaken for it (silence.go).
 package wire

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -68,7 +69,7 @@ func readFrame(r io.Reader) (frame, error) {
 		have := len(f.body)
 		f.body = f.body[:min(size, cap(f.body))]
 		if _, err := io.ReadFull(r, f.body[have:]); err != nil {
-			if err == io.EOF { //nolint:errorlint // io.ReadFull returns it bare
+			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			return frame{}, err

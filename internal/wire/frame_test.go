@@ -9,12 +9,12 @@ import (
 	"testing"
 )
 
-func encode(t testing.TB, frames ...frame) []byte {
-	t.Helper()
+func encode(tb testing.TB, frames ...frame) []byte {
+	tb.Helper()
 	var b bytes.Buffer
 	for _, f := range frames {
 		if err := writeFrame(&b, f); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	return b.Bytes()
@@ -35,7 +35,7 @@ func TestFrames(t *testing.T) {
 			t.Errorf("got %d %d (%d bytes), %v", got.kind, got.id, len(got.body), err)
 		}
 	}
-	if _, err := readFrame(r); err != io.EOF {
+	if _, err := readFrame(r); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v", err)
 	}
 	for n := 1; n < headerSize+5; n++ {

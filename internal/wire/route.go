@@ -48,7 +48,7 @@ func (w *Wire) Guests(proto string, h func(ctx context.Context, c *Conn)) {
 	w.handle(proto, true, func(ctx context.Context, c *Conn) {
 		ctx, cancel := context.WithTimeout(ctx, guestTime)
 		defer cancel()
-		defer context.AfterFunc(ctx, func() { c.Close() })()
+		defer context.AfterFunc(ctx, func() { _ = c.Close() })()
 		h(ctx, c)
 	})
 }
@@ -56,10 +56,10 @@ func (w *Wire) Guests(proto string, h func(ctx context.Context, c *Conn)) {
 func (w *Wire) handle(proto string, guest bool, h func(context.Context, *Conn)) {
 	w.register(&route{proto: proto, guest: guest, take: func(c *Conn) {
 		if !w.start(func() {
-			defer c.Close()
+			defer func() { _ = c.Close() }()
 			h(w.ctx, c)
 		}) {
-			c.Close()
+			_ = c.Close()
 		}
 	}})
 }
@@ -71,7 +71,7 @@ func (w *Wire) guestRoom(newcomer *Conn) bool {
 		if c.route == nil || !c.route.guest {
 			continue
 		}
-		if all++; from(c.raw) == from(newcomer.raw) {
+		if all++; prefix(c.RemoteAddr()) == prefix(newcomer.RemoteAddr()) {
 			same++
 		}
 	}
@@ -105,7 +105,7 @@ func (w *Wire) Listener(proto string) net.Listener {
 		select {
 		case l.queue <- c:
 		default:
-			c.Close()
+			_ = c.Close()
 		}
 	}}
 	if !w.register(l.route) {

@@ -39,12 +39,12 @@ func (s *session) run(ctx context.Context) error {
 	writer.Go(func() {
 		if s.out.run(s.c, done, func() error { return nil }) != nil {
 			end()
-			s.c.Close()
+			_ = s.c.Close()
 		}
 	})
 	err := s.read(ctx, &answers)
 	end()
-	s.c.Close()
+	_ = s.c.Close()
 	answers.Wait()
 	close(done)
 	writer.Wait()

@@ -54,6 +54,7 @@ type Wire struct {
 	ln     net.Listener
 	dialer net.Dialer
 	gate   gate
+	lanes  lanes
 	quiet  quiet
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -146,7 +147,7 @@ func (w *Wire) cut(match func(*Conn) bool) {
 	var closing sync.WaitGroup
 	for _, c := range conns {
 		if match(c) {
-			closing.Go(func() { c.Close() })
+			closing.Go(func() { _ = c.Close() })
 		}
 	}
 	closing.Wait()

@@ -186,12 +186,16 @@ func TestDialIsBounded(t *testing.T) {
 
 // TestBurstOfPeers: more real peers at once than may shake hands at once, all of one address, all get in.
 func TestBurstOfPeers(t *testing.T) {
-	_, a, b := two(t)
-	b.Handle(proto, echo)
+	ca, first, to := two(t)
+	to.Handle(proto, echo)
+	nodes := []*Wire{first}
+	for len(nodes) < 6 { // of which each dials eight times at once
+		nodes = append(nodes, wireOf(t, identify(ca.node("a"), ca.pool())))
+	}
 	var all sync.WaitGroup
-	for range 4 * maxFromOne {
+	for i := range 4 * maxFromOne {
 		all.Go(func() {
-			c, err := a.Dial(t.Context(), b.Addr().String(), proto)
+			c, err := nodes[i%len(nodes)].Dial(t.Context(), to.Addr().String(), proto)
 			if err != nil {
 				t.Error(err)
 				return
@@ -203,6 +207,11 @@ func TestBurstOfPeers(t *testing.T) {
 		})
 	}
 	all.Wait()
+	for _, w := range nodes {
+		if n := len(w.lanes.each); n != 0 {
+			t.Errorf("%d lanes are left over", n)
+		}
+	}
 }
 
 func TestRefuseAtBothEnds(t *testing.T) {
