@@ -72,7 +72,7 @@ func (b *bench) run(ctx context.Context) error {
 		}
 		defer h.Remove(context.WithoutCancel(ctx))
 	}
-	defer func() { b.table.print(os.Stdout) }() // also what was measured before a failure
+	defer func() { b.table.print(os.Stdout) }()                  // also what was measured before a failure
 	if b.only != "" && b.only != "start" && b.only != "swarms" { // which need none, or start it
 		if err := b.swarm.StartAgent(ctx); err != nil {
 			return err
