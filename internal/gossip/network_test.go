@@ -166,14 +166,14 @@ func (s streams) Accept() (net.Conn, error) {
 	}
 }
 
-// dial waits for the other host as long as ctx does, as a TCP connection does.
+// dial tries again after one second, and after two more, as TCP does.
 func (h *host) dial(ctx context.Context, addr string) (net.Conn, error) {
 	to, err := netip.ParseAddrPort(addr)
 	if err != nil {
 		return nil, err
 	}
-	for {
-		there, changed := h.n.peer(h.addr, to)
+	for again := time.Second; ; again *= 2 {
+		there, _ := h.n.peer(h.addr, to)
 		if there != nil {
 			select {
 			case <-time.After(3 * h.n.delay):
@@ -189,7 +189,7 @@ func (h *host) dial(ctx context.Context, addr string) (net.Conn, error) {
 			}
 		}
 		select {
-		case <-changed:
+		case <-time.After(again):
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
