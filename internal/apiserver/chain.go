@@ -52,6 +52,7 @@ type assembly struct {
 	resolver webhook.ServiceResolver
 	cp       *cpapiserver.Config
 	plugins  []admission.PluginInitializer
+	life     context.Context //nolint:containedctx // for what upstream calls without one; never ends
 }
 
 // buildChain assembles the servers; it does no network I/O and starts nothing that serves.
@@ -65,7 +66,7 @@ func buildChain(ctx context.Context, c *Config, l net.Listener, storage seam) (*
 		return nil, err
 	}
 	g.config.RESTOptionsGetter = storage(g.config.RESTOptionsGetter)
-	b := &assembly{generic: g, config: c, options: o, storage: storage}
+	b := &assembly{generic: g, config: c, options: o, storage: storage, life: context.WithoutCancel(ctx)}
 	if err := b.controlPlane(); err != nil {
 		return nil, err
 	}
@@ -143,6 +144,8 @@ func (b *assembly) builtins(next genericapiserver.DelegationTarget) (*cpapiserve
 		slices:        c.EndpointSliceGetter,
 		serviceCIDR:   b.config.ServiceCIDR,
 		ports:         b.options.ServiceNodePortRange,
+		store:         b.config.Store,
+		life:          b.life,
 	}
 	if err := install(s, providers(c, core, client)); err != nil {
 		return nil, nil, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -38,6 +39,11 @@ type Config struct {
 	// Dial opens connections to addresses of pods, for the proxy subresources, webhooks and
 	// aggregated APIs. Default: the host's own network.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Extra are further handlers, by path prefix ("/swarm/v1/"), behind the server's authentication,
+	// authorization (nonResourceURLs) and audit; see User. ExtraLong tells which of their requests
+	// may take longer than a minute; nil: none.
+	Extra     map[string]http.Handler
+	ExtraLong func(*http.Request) bool
 	// AuditPolicyFile and AuditLogPath turn the audit log on when both are set; the path "-" is
 	// standard output.
 	AuditPolicyFile, AuditLogPath string
@@ -65,7 +71,7 @@ func (c *Config) complete() error {
 	if !c.Advertise.IsValid() || !c.ServiceCIDR.IsValid() {
 		return errors.New("apiserver: Advertise and ServiceCIDR are required")
 	}
-	if err := checkAudit(c.AuditPolicyFile, c.AuditLogPath); err != nil {
+	if err := errors.Join(checkAudit(c.AuditPolicyFile, c.AuditLogPath), checkExtra(c.Extra)); err != nil {
 		return err
 	}
 	if c.Dial == nil {

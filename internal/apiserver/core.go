@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"context"
 	"net/http"
 	"net/netip"
 	"time"
@@ -45,7 +46,9 @@ type coreGroup struct {
 	slices      proxy.EndpointSliceGetter
 	serviceCIDR netip.Prefix
 	ports       utilnet.PortRange
-	nodePorts   *nodePorts // set by NewRESTStorage
+	store       ports
+	life        context.Context //nolint:containedctx // see assembly
+	nodePorts   *nodePorts      // set by NewRESTStorage
 }
 
 func (g *coreGroup) GroupName() string { return api.GroupName }
@@ -122,7 +125,7 @@ func (g *coreGroup) addServices(s map[string]rest.Storage, opts genericregistry.
 	if err != nil {
 		return err
 	}
-	if g.nodePorts, err = newNodePorts(g.ports); err != nil {
+	if g.nodePorts, err = newNodePorts(g.life, g.ports, g.store); err != nil {
 		return err
 	}
 	svc, status, proxied, err := servicestore.NewREST(opts, ips.IPFamily(), map[api.IPFamily]ipallocator.Interface{ips.IPFamily(): ips},
@@ -130,7 +133,6 @@ func (g *coreGroup) addServices(s map[string]rest.Storage, opts genericregistry.
 	if err != nil {
 		return err
 	}
-	g.nodePorts.stored = svc
 	s["services"], s["services/status"], s["services/proxy"] = svc, status, proxied
 	return nil
 }
@@ -170,7 +172,7 @@ func (g *coreGroup) PostStartHook() (string, genericapiserver.PostStartHookFunc,
 		stop := make(chan struct{})
 		go func() { <-ctx.Done(); close(stop) }()
 		go ips.RunUntil(func() {}, stop)
-		go g.nodePorts.repair(ctx, services.Lister(), services.Informer().HasSynced)
+		go g.nodePorts.repair(ctx, services.Lister(), services.Informer())
 		return nil
 	}, nil
 }

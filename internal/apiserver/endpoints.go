@@ -7,14 +7,17 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/storage"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/retry"
 	"k8s.io/kubernetes/pkg/controlplane/reconcilers"
 )
 
@@ -43,15 +46,33 @@ func (e *endpoints) ReconcileEndpoints(service string, ip net.IP, ports []corev1
 	if !ok || addr.Unmap().IsLoopback() || e.stopped.Load() {
 		return nil
 	}
+	mine := corev1.EndpointAddress{IP: addr.Unmap().String(), NodeName: &e.node}
+	// All nodes write one object, and may all have started just now.
+	err := retry.OnError(crowd(), func(err error) bool {
+		return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err)
+	}, func() error { return e.write(service, mine, ports) })
+	if err != nil {
+		return fmt.Errorf("write endpoints of service %s: %w", service, err)
+	}
+	return nil
+}
+
+// crowd spreads the tries of fifty nodes that write one object over some seconds.
+func crowd() wait.Backoff {
+	return wait.Backoff{Duration: 5 * time.Millisecond, Factor: 1.7, Jitter: 1, Steps: 12}
+}
+
+// write makes one try.
+func (e *endpoints) write(service string, mine corev1.EndpointAddress, ports []corev1.EndpointPort) error {
 	cur, err := e.adapter.Get(metav1.NamespaceDefault, service, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		cur = &corev1.Endpoints{ //nolint:staticcheck // deprecated, but old clients and conformance read it
 			ObjectMeta: metav1.ObjectMeta{Name: service, Namespace: metav1.NamespaceDefault},
 		}
 	} else if err != nil {
-		return fmt.Errorf("read endpoints of service %s: %w", service, err)
+		return err
 	}
-	want := withAddress(cur, corev1.EndpointAddress{IP: addr.Unmap().String(), NodeName: &e.node}, ports)
+	want := withAddress(cur, mine, ports)
 	switch {
 	case cur.ResourceVersion == "":
 		_, err = e.adapter.Create(metav1.NamespaceDefault, want)
@@ -60,10 +81,7 @@ func (e *endpoints) ReconcileEndpoints(service string, ip net.IP, ports []corev1
 	default:
 		_, err = e.adapter.Update(metav1.NamespaceDefault, want)
 	}
-	if err != nil {
-		return fmt.Errorf("write endpoints of service %s: %w", service, err)
-	}
-	return nil
+	return err
 }
 
 // RemoveEndpoints does nothing at start and at stop: a restart must not take the address away

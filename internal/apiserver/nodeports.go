@@ -2,59 +2,151 @@ package apiserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	"k8s.io/apimachinery/pkg/labels"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
-	"k8s.io/apiserver/pkg/registry/rest"
 	listers "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
-	api "k8s.io/kubernetes/pkg/apis/core"
+	"k8s.io/kubernetes/pkg/registry/core/service/allocator"
 	"k8s.io/kubernetes/pkg/registry/core/service/portallocator"
+
+	"github.com/podman-swarm/podman-swarm/internal/state"
 )
 
-// leakRounds is how many repairs in a row must find a port unused before it is freed. A Service
-// being created holds its port before it is stored.
-const leakRounds = 3
+const (
+	// portsPrefix is where the store keeps the node ports that are taken, one key each. Upstream
+	// keeps a bit set in one object: after a partition the newer one would win as a whole, and every
+	// port that the other side had handed out would be free again. Keys merge one by one.
+	portsPrefix = "/swarm/nodeports/"
+	// leakRounds is how many repairs in a row must find a port unused before it is freed. A Service
+	// being created holds its port before it is stored.
+	leakRounds = 3
+	// portTimeout bounds one write: upstream's allocators have no context to pass on.
+	portTimeout = 15 * time.Second
+)
 
-// nodePorts hands out node ports. They are kept in memory only: the stored Services say which
-// are taken, so load before serving restores them and repair follows changes made elsewhere.
+// ports is what the node ports need of *state.Store.
+type ports interface {
+	Apply(ctx context.Context, w state.Write) (state.Result, error)
+	View() state.View
+}
+
+// portKeys is upstream's allocator over the keys: whoever makes a key has the port, on whichever
+// node, before and after a restart.
+type portKeys struct {
+	store  ports
+	life   context.Context //nolint:containedctx // allocator.Interface has none
+	base   int
+	size   int
+	offset int // ports below are for those who ask for one; at random only when all others are taken
+}
+
+var _ allocator.Interface = (*portKeys)(nil)
+
+func (k *portKeys) key(offset int) string { return portsPrefix + strconv.Itoa(k.base+offset) }
+
+// Allocate implements allocator.Interface.
+func (k *portKeys) Allocate(offset int) (bool, error) {
+	if k.Has(offset) {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(k.life, portTimeout)
+	defer cancel()
+	_, err := k.store.Apply(ctx, state.Write{Key: k.key(offset), Value: []byte("1")})
+	if errors.Is(err, state.ErrConflict) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reserve node port %d: %w", k.base+offset, err)
+	}
+	return true, nil
+}
+
+// AllocateNext implements allocator.Interface.
+func (k *portKeys) AllocateNext() (offset int, ok bool, err error) {
+	taken := make([]bool, k.size)
+	k.ForEach(func(offset int) { taken[offset] = true })
+	for _, part := range [][2]int{{k.offset, k.size}, {0, k.offset}} {
+		var free []int
+		for i := part[0]; i < part[1]; i++ {
+			if !taken[i] {
+				free = append(free, i)
+			}
+		}
+		rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] })
+		for _, offset := range free {
+			if ok, err := k.Allocate(offset); ok || err != nil {
+				return offset, ok, err
+			}
+		}
+	}
+	return 0, false, nil
+}
+
+// Release implements allocator.Interface.
+func (k *portKeys) Release(offset int) error {
+	if !k.Has(offset) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(k.life, portTimeout)
+	defer cancel()
+	_, err := k.store.Apply(ctx, state.Write{Key: k.key(offset), Delete: true, Expect: state.Any})
+	if err != nil && !errors.Is(err, state.ErrConflict) {
+		return fmt.Errorf("release node port %d: %w", k.base+offset, err)
+	}
+	return nil
+}
+
+// ForEach implements allocator.Interface.
+func (k *portKeys) ForEach(f func(int)) {
+	k.store.View().Ascend(portsPrefix, strings.TrimSuffix(portsPrefix, "/")+"0", func(e *state.Entry) bool {
+		port, err := strconv.Atoi(strings.TrimPrefix(e.Key, portsPrefix))
+		if offset := port - k.base; err == nil && offset >= 0 && offset < k.size {
+			f(offset)
+		}
+		return true
+	})
+}
+
+// Has implements allocator.Interface.
+func (k *portKeys) Has(offset int) bool {
+	_, ok := k.store.View().Get(k.key(offset))
+	return ok
+}
+
+// Free implements allocator.Interface.
+func (k *portKeys) Free() int {
+	free := k.size
+	k.ForEach(func(int) { free-- })
+	return free
+}
+
+// Destroy implements allocator.Interface.
+func (k *portKeys) Destroy() {}
+
+// nodePorts hands out node ports, and keeps those taken in line with the Services that are stored.
 type nodePorts struct {
 	*portallocator.PortAllocator
-	stored rest.Lister // Services, internal version
 	unused map[int]int // port -> repairs in a row that found it unused
 }
 
-func newNodePorts(r utilnet.PortRange) (*nodePorts, error) {
-	a, err := portallocator.NewInMemory(r)
+// newNodePorts returns the ports of r. Writes are bounded by life and portTimeout.
+func newNodePorts(life context.Context, r utilnet.PortRange, store ports) (*nodePorts, error) {
+	a, err := portallocator.New(r, func(size int, _ string, offset int) (allocator.Interface, error) {
+		return &portKeys{store: store, life: life, base: r.Base, size: size, offset: offset}, nil
+	})
 	if err != nil {
 		return nil, err
 	}
 	return &nodePorts{PortAllocator: a, unused: map[int]int{}}, nil
-}
-
-// load takes the ports of all stored Services. It must run before the first request is served.
-func (p *nodePorts) load(ctx context.Context) error {
-	obj, err := p.stored.List(ctx, &metainternalversion.ListOptions{})
-	if err != nil {
-		return fmt.Errorf("load node ports: %w", err)
-	}
-	list, ok := obj.(*api.ServiceList)
-	if !ok {
-		return fmt.Errorf("load node ports: got a %T", obj)
-	}
-	for i := range list.Items {
-		spec := &list.Items[i].Spec
-		for _, port := range spec.Ports {
-			p.take(int(port.NodePort))
-		}
-		p.take(int(spec.HealthCheckNodePort))
-	}
-	return nil
 }
 
 // take reserves port if it is in the range. Two Services that share a port (other protocols)
@@ -63,37 +155,63 @@ func (p *nodePorts) take(port int) {
 	if port == 0 || p.Has(port) {
 		return
 	}
-	if err := p.Allocate(port); err != nil {
+	if err := p.Allocate(port); err != nil && !errors.Is(err, portallocator.ErrAllocated) {
 		klog.Infof("node port %d is used by a Service but not managed: %v", port, err)
 	}
 }
 
-// repair compares the taken ports with the Services until ctx ends.
-func (p *nodePorts) repair(ctx context.Context, services listers.ServiceLister, synced cache.InformerSynced) {
-	if !cache.WaitForCacheSync(ctx.Done(), synced) {
+// repair compares the taken ports with the Services: at once, from time to time, and when a Service
+// ends, whose port may be another's too after two halves of the cluster have met. Every node does
+// this at the same time, and finds nothing to write.
+func (p *nodePorts) repair(ctx context.Context, services listers.ServiceLister, informer cache.SharedIndexInformer) {
+	again := make(chan struct{}, 1)
+	registration, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: func(any) {
+		select {
+		case again <- struct{}{}:
+		default:
+		}
+	}})
+	if err != nil {
+		klog.Errorf("watch Services for their node ports: %v", err)
+		return
+	}
+	defer informer.RemoveEventHandler(registration) //nolint:errcheck // the informer ends too
+	if !cache.WaitForCacheSync(ctx.Done(), registration.HasSynced) {
 		return
 	}
 	tick := time.NewTicker(repairInterval)
 	defer tick.Stop()
+	round := true
 	for {
 		if list, err := services.List(labels.Everything()); err == nil {
-			p.repairOnce(usedPorts(list))
+			used := usedPorts(list)
+			p.takeAll(used)
+			if round {
+				p.freeLeaks(used)
+			}
 		}
 		select {
 		case <-tick.C:
+			round = true
+		case <-again:
+			round = false
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-func (p *nodePorts) repairOnce(used map[int]bool) {
+func (p *nodePorts) takeAll(used map[int]bool) {
 	for port := range used {
 		p.take(port)
 		delete(p.unused, port)
 	}
+}
+
+// freeLeaks is one round of looking for ports that nobody uses.
+func (p *nodePorts) freeLeaks(used map[int]bool) {
 	var free []int
-	p.ForEach(func(port int) { // the allocator is locked in here
+	p.ForEach(func(port int) {
 		if used[port] {
 			return
 		}

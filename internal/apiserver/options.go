@@ -8,7 +8,9 @@ import (
 
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+	"k8s.io/kubernetes/plugin/pkg/admission/defaulttolerationseconds"
 
 	"github.com/podman-swarm/podman-swarm/internal/pki"
 )
@@ -43,6 +45,9 @@ func upstreamOptions(ctx context.Context, c *Config, l net.Listener) (options.Co
 	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(gates()); err != nil {
 		return options.CompletedOptions{}, fmt.Errorf("set feature gates: %w", err)
 	}
+	if err := setTolerations(); err != nil {
+		return options.CompletedOptions{}, err
+	}
 	o := options.NewServerRunOptions()
 	o.AllowPrivileged = true
 	o.ServiceClusterIPRanges = c.ServiceCIDR.Masked().String()
@@ -68,6 +73,23 @@ func upstreamOptions(ctx context.Context, c *Config, l net.Listener) (options.Co
 		return options.CompletedOptions{}, err
 	}
 	return done, utilerrors.NewAggregate(done.Validate())
+}
+
+// unreachableSeconds is how long pods by default stay bound to a node that is unreachable (ADR 0010):
+// what gossip calls dead it has already waited for. Upstream's 300 stay for a node that says itself
+// that it is not ready.
+const unreachableSeconds = "1"
+
+// setTolerations changes the default of an admission plugin, which upstream keeps in the process and
+// lets change only as a flag.
+func setTolerations() error {
+	var flags cliflag.NamedFlagSets
+	set := flags.FlagSet("admission")
+	defaulttolerationseconds.RegisterFlags(set)
+	if err := set.Set("default-unreachable-toleration-seconds", unreachableSeconds); err != nil {
+		return fmt.Errorf("set default tolerations: %w", err)
+	}
+	return nil
 }
 
 func storageOptions(o *options.ServerRunOptions, c *Config) {

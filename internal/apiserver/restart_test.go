@@ -15,7 +15,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/kubernetes"
 )
 
@@ -199,35 +198,6 @@ func TestAuditSettings(t *testing.T) {
 				t.Errorf("got %v, want one line with %q", err, tt.want)
 			}
 		})
-	}
-}
-
-func TestNodePortRepair(t *testing.T) {
-	p, err := newNodePorts(utilnet.PortRange{Base: 30000, Size: 10})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, port := range []int{30001, 30002} {
-		p.take(port)
-	}
-	p.take(30001) // a second user of the same port is no error
-	p.take(8080)  // out of range
-	used := map[int]bool{30001: true, 30003: true}
-	for i := 1; i < leakRounds; i++ {
-		p.repairOnce(used)
-		if !p.Has(30002) {
-			t.Fatalf("freed after %d rounds, a Service may still be on its way", i)
-		}
-	}
-	if !p.Has(30003) {
-		t.Error("a port in use was not taken")
-	}
-	p.repairOnce(used)
-	if p.Has(30002) || !p.Has(30001) {
-		t.Error("the leaked port is not free, or the used one is")
-	}
-	if len(p.unused) != 0 {
-		t.Errorf("remembers %v", p.unused)
 	}
 }
 

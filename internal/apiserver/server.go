@@ -23,8 +23,6 @@ const (
 	shutdownTimeout = time.Second
 	// renewInterval is how often certificates are looked at while serving.
 	renewInterval = 12 * time.Hour
-	// loadTimeout bounds the wait for the store when the node ports are read at start.
-	loadTimeout = 30 * time.Second
 )
 
 // Server is the Kubernetes API of one node.
@@ -55,30 +53,22 @@ func New(ctx context.Context, c Config) (*Server, error) {
 		return nil, fmt.Errorf("set up the API server: %s", oneLine(err))
 	}
 	s := &Server{config: c, chain: ch, ready: make(chan struct{})}
-	if err := s.prepare(ctx); err != nil {
-		_ = l.Close()
-		return nil, err
-	}
+	s.prepare()
 	return s, nil
 }
 
-func (s *Server) prepare(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
-	defer cancel()
-	if err := s.chain.core.nodePorts.load(ctx); err != nil {
-		return err
-	}
+func (s *Server) prepare() {
 	s.docs = openapi.New(openapi.Config{
 		Dir: filepath.Join(s.config.DataDir, "openapi"), Command: s.config.OpenAPICommand, Log: s.config.Log,
 		Servers: s.chain.servers(), CRDs: s.chain.extensions.Informers.Apiextensions().V1().CustomResourceDefinitions().Lister(),
 	})
 	s.docs.Install(s.chain.aggregator.GenericAPIServer.Handler.NonGoRestfulMux)
+	installExtra(s.chain.aggregator.GenericAPIServer.Handler.NonGoRestfulMux, s.config.Extra)
 	s.chain.trim()
 	front := s.chain.aggregator.GenericAPIServer
 	front.ShutdownTimeout = shutdownTimeout
 	// The aggregator's own PrepareRun only adds its OpenAPI controllers to this.
 	s.serve = front.PrepareRun().RunWithContext
-	return nil
 }
 
 // Run serves until ctx ends. It must be called exactly once.

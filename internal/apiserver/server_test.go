@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -369,6 +370,21 @@ func (n *node) testAdmission(t *testing.T) {
 	if _, err := c.CoreV1().Pods("nowhere").Create(ctx, pod, metav1.CreateOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("pod in a namespace that does not exist: %v", err)
 	}
+	pod.Spec.SecurityContext = restricted()
+	pod.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{
+		AllowPrivilegeEscalation: new(bool), Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+	}
+	got, err := c.CoreV1().Pods("strict").Create(ctx, pod, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tolerated := map[string]int64{}
+	for _, x := range got.Spec.Tolerations {
+		tolerated[x.Key+":"+string(x.Effect)] = *x.TolerationSeconds
+	}
+	if want := map[string]int64{"node.kubernetes.io/not-ready:NoExecute": 300, "node.kubernetes.io/unreachable:NoExecute": 1}; !maps.Equal(tolerated, want) {
+		t.Errorf("a pod tolerates %v, want %v", tolerated, want)
+	}
 	// Every plugin that is on by default upstream, and NodeRestriction.
 	off := options.DefaultOffAdmissionPlugins()
 	var want []string
@@ -382,6 +398,14 @@ func (n *node) testAdmission(t *testing.T) {
 		if !slices.Contains(want, p) || !strings.Contains(metrics, `name="`+p+`"`) {
 			t.Errorf("admission plugin %s was not at work", p)
 		}
+	}
+}
+
+// restricted is what the Pod Security Standard of that name demands of a pod.
+func restricted() *corev1.PodSecurityContext {
+	yes, user := true, int64(1000)
+	return &corev1.PodSecurityContext{
+		RunAsNonRoot: &yes, RunAsUser: &user, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 	}
 }
 

@@ -1,6 +1,7 @@
 package apistore
 
 import (
+	"context"
 	"errors"
 	"net/http"
 
@@ -43,6 +44,9 @@ func stateError(err error) error {
 		}}
 	case errors.Is(err, state.ErrNoLeader):
 		return apierrors.NewServiceUnavailable(err.Error() + "; reads go on from what this node knows")
+	case errors.Is(err, context.DeadlineExceeded):
+		// 504 without Retry-After: clients must not repeat it by themselves.
+		return apierrors.NewTimeoutError("the leader did not answer before the request's deadline; the write may have happened", 0)
 	case errors.Is(err, state.ErrClosed):
 		return apierrors.NewServiceUnavailable("this node is shutting down")
 	}
@@ -52,6 +56,9 @@ func stateError(err error) error {
 // readError is stateError for a read. Clients repeat it by themselves; a write they must not,
 // because it may have happened.
 func readError(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = apierrors.NewServiceUnavailable("this node could not learn in time what is newest: the leader did not answer, or the node is far behind")
+	}
 	err = stateError(err)
 	var status *apierrors.StatusError
 	if errors.As(err, &status) && apierrors.IsServiceUnavailable(status) {

@@ -249,6 +249,7 @@ func TestErrorsForUsers(t *testing.T) {
 		broken    broken
 		code      int32
 		reason    metav1.StatusReason
+		readCode  int32 // 0: code
 		readFails bool
 		readWarns bool
 	}{
@@ -256,6 +257,10 @@ func TestErrorsForUsers(t *testing.T) {
 		{
 			name: "no leader", broken: broken{apply: state.ErrNoLeader, barrier: state.ErrNoLeader}, readWarns: true,
 			code: http.StatusServiceUnavailable, reason: metav1.StatusReasonServiceUnavailable,
+		},
+		{
+			name: "deadline", broken: broken{apply: context.DeadlineExceeded, barrier: context.DeadlineExceeded}, readFails: true,
+			code: http.StatusGatewayTimeout, reason: metav1.StatusReasonTimeout, readCode: http.StatusServiceUnavailable,
 		},
 		{
 			name: "closing", broken: broken{apply: state.ErrClosed, barrier: state.ErrClosed}, readFails: true,
@@ -301,6 +306,9 @@ func TestErrorsForUsers(t *testing.T) {
 			}
 			if got := slices.Equal(warnings, warningList{staleWarning}); got != tt.readWarns {
 				t.Errorf("warnings: %v", warnings)
+			}
+			if tt.readCode != 0 {
+				tt.code, tt.reason = tt.readCode, metav1.StatusReasonServiceUnavailable
 			}
 			if tt.readFails && check("read", err).Details.RetryAfterSeconds == 0 {
 				t.Error("clients would not repeat a read")

@@ -41,12 +41,22 @@ func (s *store) prepareKey(key string, recursive bool) (string, error) {
 	return storage.PrepareKey(s.prefix, key, recursive)
 }
 
+// barrierLimit bounds the wait for the newest state, also for requests without a deadline of their
+// own (watches). The store gives up sooner when there is no leader.
+const barrierLimit = 30 * time.Second
+
 // barrier makes local memory hold every write that was acknowledged anywhere before the call.
 func (s *store) barrier(ctx context.Context) error {
-	if err := s.replica.Barrier(ctx); err != nil {
+	if err := s.newest(ctx); err != nil {
 		return readError(err)
 	}
 	return nil
+}
+
+func (s *store) newest(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, barrierLimit)
+	defer cancel()
+	return s.replica.Barrier(ctx)
 }
 
 // view returns a snapshot that is at least as new as resource version rv asks for: "" is the
@@ -62,7 +72,7 @@ func (s *store) view(ctx context.Context, rv string) (state.View, error) {
 			return view, nil
 		}
 	}
-	err = s.replica.Barrier(ctx)
+	err = s.newest(ctx)
 	if errors.Is(err, state.ErrNoLeader) {
 		warning.AddWarning(ctx, "", staleWarning)
 		err = nil

@@ -1,0 +1,157 @@
+package fence
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+const (
+	// CutAfter is how long a node sees no majority before it stops what must not run twice.
+	CutAfter = 30 * time.Second
+	// StopWithin bounds the grace of what it stops then: it must have ended when others replace it.
+	StopWithin = 5 * time.Second
+	// BackAfter is how long a majority must have been seen again before such pods are started again: the
+	// time in which this node learns what the others have done with them.
+	BackAfter = 10 * time.Second
+	// unsettled is how often a node that is back asks whether its state has become the others'.
+	unsettled = time.Second
+)
+
+// Sight is what a node sees of its cluster.
+type Sight struct {
+	// Known are the nodes there are, without those that are fenced; Alive are those of them that
+	// answer, this one included. A member that is suspected does not count as alive here: the sooner
+	// a cut-off node doubts, the better.
+	Known, Alive int
+	// Settled: this node's state is that of the cluster, with no other history waiting to be merged.
+	Settled bool
+}
+
+// minority tells whether another side may hold as many nodes. Two nodes have no majority without each
+// other, so there nothing moves but by a person's word, and nothing needs to stop.
+func (s Sight) minority() bool { return s.Known >= 3 && 2*s.Alive <= s.Known }
+
+// A Decision is what a node thinks of its place; the zero value is that of a node that has just
+// started.
+type Decision struct {
+	met  bool      // it has been part of a majority
+	cut  bool      // it is cut off
+	lost time.Time // when it lost sight of the majority; zero: it sees it
+	back time.Time // when it saw the majority again while cut
+}
+
+// Cut tells whether pods that must not run twice are to be stopped.
+func (d Decision) Cut() bool { return d.cut }
+
+// Hold tells whether such pods must not be started: the node is cut off, or has not met the others
+// since it started.
+func (d Decision) Hold() bool { return d.cut || !d.met }
+
+// Next takes in what is seen now, and says when to look again without news; zero: never.
+func (d Decision) Next(s Sight, now time.Time) (next Decision, again time.Time) {
+	if s.minority() {
+		d.back = time.Time{}
+		if d.lost.IsZero() {
+			d.lost = now
+		}
+		if at := d.lost.Add(CutAfter); now.Before(at) && !d.cut {
+			return d, at
+		}
+		d.cut = true
+		return d, time.Time{}
+	}
+	d.lost = time.Time{}
+	switch {
+	case !s.Settled && d.Hold():
+		d.back = time.Time{}
+		return d, now.Add(unsettled)
+	case !d.cut:
+		d.met = true
+		return d, time.Time{}
+	case d.back.IsZero():
+		d.back = now
+	}
+	if at := d.back.Add(BackAfter); now.Before(at) {
+		return d, at
+	}
+	return Decision{met: true}, time.Time{}
+}
+
+// Config is what a Fence needs.
+type Config struct {
+	Sight func() Sight
+	// Seen returns a channel that is closed when Sight may have changed: take it before looking.
+	Seen func() <-chan struct{}
+	Now  func() time.Time
+}
+
+// Fence keeps a Decision up to date.
+type Fence struct {
+	cfg Config
+
+	mu       sync.Mutex
+	decision Decision
+	changed  chan struct{}
+}
+
+// New returns a Fence that holds until Run has looked.
+func New(cfg Config) *Fence { return &Fence{cfg: cfg, changed: make(chan struct{})} }
+
+// Cut is the decision's.
+func (f *Fence) Cut() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.decision.Cut()
+}
+
+// Hold is the decision's.
+func (f *Fence) Hold() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.decision.Hold()
+}
+
+// Changed returns a channel that is closed when Cut or Hold changes.
+func (f *Fence) Changed() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.changed
+}
+
+// Run decides until ctx ends.
+func (f *Fence) Run(ctx context.Context) error {
+	for {
+		seen := f.cfg.Seen()
+		now := f.cfg.Now()
+		again := f.look(now)
+		var timer <-chan time.Time
+		stop := func() bool { return true }
+		if !again.IsZero() {
+			t := time.NewTimer(max(again.Sub(now), 0))
+			timer, stop = t.C, t.Stop
+		}
+		select {
+		case <-seen:
+		case <-timer:
+		case <-ctx.Done():
+			stop()
+			return ctx.Err()
+		}
+		stop()
+	}
+}
+
+func (f *Fence) look(now time.Time) time.Time {
+	sight := f.cfg.Sight()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	was := f.decision
+	next, again := was.Next(sight, now)
+	f.decision = next
+	if was.Cut() != next.Cut() || was.Hold() != next.Hold() {
+		close(f.changed)
+		f.changed = make(chan struct{})
+	}
+	return again
+}

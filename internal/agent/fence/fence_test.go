@@ -1,0 +1,102 @@
+package fence
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestNext(t *testing.T) {
+	t0 := time.Unix(1000, 0)
+	type look struct {
+		at        int // seconds
+		sight     Sight
+		cut, hold bool
+		again     int // seconds; 0: never
+	}
+	all, some, two, alone := Sight{3, 3, true}, Sight{5, 2, true}, Sight{3, 2, true}, Sight{3, 1, true}
+	torn := Sight{3, 3, false}
+	for name, looks := range map[string][]look{
+		"a cluster of one":                {{0, Sight{1, 1, true}, false, false, 0}},
+		"two, of which one is gone":       {{0, Sight{2, 2, true}, false, false, 0}, {100, Sight{2, 1, true}, false, false, 0}},
+		"a majority is enough":            {{0, two, false, false, 0}},
+		"half is not":                     {{0, Sight{4, 4, true}, false, false, 0}, {1, Sight{4, 2, true}, false, false, 31}, {31, Sight{4, 2, true}, true, true, 0}},
+		"starts among others":             {{0, all, false, false, 0}},
+		"starts alone":                    {{0, alone, false, true, 30}, {30, alone, true, true, 0}, {40, all, true, true, 50}, {50, all, false, false, 0}},
+		"starts before the others do":     {{0, alone, false, true, 30}, {2, all, false, false, 0}},
+		"starts with another history":     {{0, torn, false, true, 1}, {1, all, false, false, 0}},
+		"a short cut":                     {{0, all, false, false, 0}, {10, alone, false, false, 40}, {39, alone, false, false, 40}, {39, two, false, false, 0}},
+		"two short cuts do not add up":    {{0, all, false, false, 0}, {10, alone, false, false, 40}, {39, all, false, false, 0}, {40, alone, false, false, 70}},
+		"cut off and back":                {{0, all, false, false, 0}, {10, alone, false, false, 40}, {40, alone, true, true, 0}, {60, all, true, true, 70}, {70, all, false, false, 0}},
+		"back, but lost again":            {{0, alone, false, true, 30}, {30, alone, true, true, 0}, {60, all, true, true, 70}, {65, alone, true, true, 0}, {66, all, true, true, 76}, {76, all, false, false, 0}},
+		"back, with a history to merge":   {{0, alone, false, true, 30}, {30, alone, true, true, 0}, {60, torn, true, true, 61}, {80, all, true, true, 90}, {90, all, false, false, 0}},
+		"cut off in company":              {{0, Sight{5, 5, true}, false, false, 0}, {1, some, false, false, 31}, {31, some, true, true, 0}},
+		"the lost ones have been fenced":  {{0, alone, false, true, 30}, {30, alone, true, true, 0}, {50, Sight{1, 1, true}, true, true, 60}, {60, Sight{1, 1, true}, false, false, 0}},
+		"a merge stops nothing by itself": {{0, all, false, false, 0}, {5, torn, false, false, 0}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var d Decision
+			for _, l := range looks {
+				var again time.Time
+				d, again = d.Next(l.sight, t0.Add(time.Duration(l.at)*time.Second))
+				var want time.Time
+				if l.again != 0 {
+					want = t0.Add(time.Duration(l.again) * time.Second)
+				}
+				if d.Cut() != l.cut || d.Hold() != l.hold || !again.Equal(want) {
+					t.Errorf("at %d s, seeing %+v: cut %v, hold %v, again at %v; want %+v", l.at, l.sight, d.Cut(), d.Hold(), again.Sub(t0), l)
+				}
+			}
+		})
+	}
+}
+
+func TestFence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		sight, seen := Sight{3, 3, true}, make(chan struct{})
+		f := New(Config{
+			Sight: func() Sight { mu.Lock(); defer mu.Unlock(); return sight },
+			Seen:  func() <-chan struct{} { mu.Lock(); defer mu.Unlock(); return seen },
+			Now:   time.Now,
+		})
+		see := func(s Sight) {
+			mu.Lock()
+			defer mu.Unlock()
+			sight = s
+			close(seen)
+			seen = make(chan struct{})
+		}
+		if f.Cut() || !f.Hold() {
+			t.Error("before it has looked it must hold, and stop nothing")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var g sync.WaitGroup
+		g.Go(func() {
+			if err := f.Run(ctx); !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		if f.Hold() {
+			t.Error("among others it holds")
+		}
+		changed, began := f.Changed(), time.Now()
+		see(Sight{3, 1, true})
+		<-changed
+		if took := time.Since(began); took != CutAfter || !f.Cut() {
+			t.Errorf("after %v: cut is %v", took, f.Cut())
+		}
+		changed, began = f.Changed(), time.Now()
+		see(Sight{3, 3, true})
+		<-changed
+		if took := time.Since(began); took != BackAfter || f.Cut() || f.Hold() {
+			t.Errorf("after %v: cut is %v", took, f.Cut())
+		}
+		cancel()
+		g.Wait()
+	})
+}
