@@ -54,14 +54,19 @@ containers:
 		})
 		sh := func(cmd string) string {
 			t.Helper()
-			return psctl(t, "-n", ns, "exec", "user", "-c", "c", "--", "sh", "-c", cmd+" 2>&1 || true")
+			return psctl(t, "-n", ns, "exec", "user", "-c", "c", "--", "sh", "-c", "{ "+cmd+"\n} 2>&1 || true")
 		}
 		// busybox's own ping wants a capability all the same
 		contains(t, "ping", sh("awk '$1 == 0 && $2 >= 1000 {print \"allowed\"}' /proc/sys/net/ipv4/ping_group_range"), "allowed")
 		contains(t, "port 80", sh("echo hello >/tmp/index.html; wget -q -O - http://127.0.0.1:80/index.html"), "hello")
-		sh("touch /tmp/stop")
+		sh(soon)
 	}
 }
+
+// soon ends a container that waits for the file, a moment later: the command that asks for it must
+// have ended first, or it is killed with the container.
+const soon = "(sleep 1; touch /tmp/stop) >/dev/null 2>&1 </dev/null &"
+
 
 // TestPodSharedMemory: the containers of a pod share IPC namespace and /dev/shm, pods do not, and a
 // container that was started again shares them still.
@@ -93,7 +98,7 @@ func TestPodSharedMemory(t *testing.T) {
 		}
 	}
 	same("at-first")
-	sh("one", "a", "touch /tmp/stop")
+	sh("one", "a", soon)
 	await(t, ns, "one", 30*time.Second, func(p *corev1.Pod) bool { return ready(p) && p.Status.ContainerStatuses[0].RestartCount == 1 })
 	same("after-a-restart")
 	if got := sh("two", "a", "ps | grep -c '[t]mp/stop'"); got != "2" {
