@@ -67,7 +67,6 @@ containers:
 // have ended first, or it is killed with the container.
 const soon = "(sleep 1; touch /tmp/stop) >/dev/null 2>&1 </dev/null &"
 
-
 // TestPodSharedMemory: the containers of a pod share IPC namespace and /dev/shm, pods do not, and a
 // container that was started again shares them still.
 func TestPodSharedMemory(t *testing.T) {
