@@ -98,3 +98,56 @@ func eventually(t *testing.T, within time.Duration, check func() error) {
 		time.Sleep(50 * time.Millisecond)
 	}
 }
+
+// namespace makes a namespace for the test and removes it, with everything in it, at the end.
+func namespace(t *testing.T) string {
+	t.Helper()
+	ns := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
+	psctl(t, "create", "namespace", ns)
+	t.Cleanup(func() {
+		if out, errOut, err := machine.Psctl(background(), "", "delete", "namespace", ns, "--wait=false"); err != nil {
+			t.Errorf("delete namespace: %v %s%s", err, out, errOut)
+		}
+	})
+	return ns
+}
+
+func contains(t *testing.T, what, got string, wants ...string) {
+	t.Helper()
+	for _, want := range wants {
+		if !strings.Contains(got, want) {
+			t.Errorf("%s: %q is missing in:\n%s", what, want, got)
+		}
+	}
+}
+
+// shows is contains for what comes in a moment: events are recorded, and containers print and listen,
+// after a pod is Ready.
+func shows(t *testing.T, what string, ask func() (string, error), wants ...string) {
+	t.Helper()
+	eventually(t, 20*time.Second, func() error {
+		got, err := ask()
+		for _, want := range wants {
+			if err == nil && !strings.Contains(got, want) {
+				err = fmt.Errorf("%s: %q is missing in:\n%s", what, want, got)
+			}
+		}
+		return err
+	})
+}
+
+// asking runs kubectl for shows.
+func asking(t *testing.T, args ...string) func() (string, error) {
+	t.Helper()
+	return func() (string, error) {
+		out, errOut, err := machine.Psctl(t.Context(), "", args...)
+		return out, wrap(err, errOut)
+	}
+}
+
+func wrap(err error, text string) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", err, text)
+}

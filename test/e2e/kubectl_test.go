@@ -11,28 +11,6 @@ import (
 	"time"
 )
 
-// namespace makes a namespace for the test and removes it, with everything in it, at the end.
-func namespace(t *testing.T) string {
-	t.Helper()
-	ns := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
-	psctl(t, "create", "namespace", ns)
-	t.Cleanup(func() {
-		if out, errOut, err := machine.Psctl(background(), "", "delete", "namespace", ns, "--wait=false"); err != nil {
-			t.Errorf("delete namespace: %v %s%s", err, out, errOut)
-		}
-	})
-	return ns
-}
-
-func contains(t *testing.T, what, got string, wants ...string) {
-	t.Helper()
-	for _, want := range wants {
-		if !strings.Contains(got, want) {
-			t.Errorf("%s: %q is missing in:\n%s", what, want, got)
-		}
-	}
-}
-
 const web = `
 apiVersion: apps/v1
 kind: Deployment
@@ -67,8 +45,8 @@ func TestKubectlWorkload(t *testing.T) {
 	contains(t, "rollout status", k("rollout", "status", "deploy/web", "--timeout=60s"), "successfully rolled out")
 	contains(t, "get -o wide", k("get", "pods", "-o", "wide"), "1/1", "Running", "10.244.")
 	contains(t, "get deploy", k("get", "deploy", "web"), "2/2")
-	contains(t, "describe", k("describe", "deploy", "web"), "NewReplicaSet", "ScalingReplicaSet", "2 available")
-	contains(t, "describe pod", k("describe", "pods", "-l", "app=web"), "Container started", "Pulled", "Successfully assigned", "Ready", "podman://")
+	shows(t, "describe", asking(t, "-n", ns, "describe", "deploy", "web"), "NewReplicaSet", "ScalingReplicaSet", "2 available")
+	shows(t, "describe pod", asking(t, "-n", ns, "describe", "pods", "-l", "app=web"), "Container started", "Pulled", "Successfully assigned", "Ready", "podman://")
 	contains(t, "diff", func() string {
 		out, _, _ := machine.Psctl(t.Context(), fmt.Sprintf(web, "2"), "-n", ns, "diff", "-f", "-")
 		return out
@@ -100,7 +78,7 @@ func TestKubectlWorkload(t *testing.T) {
 		return nil
 	})
 	contains(t, "auth can-i", k("auth", "can-i", "delete", "pods"), "yes")
-	contains(t, "events", k("get", "events"), "Started", "Scheduled")
+	shows(t, "events", asking(t, "-n", ns, "get", "events"), "Started", "Scheduled")
 }
 
 // editNote runs `kubectl edit` with an editor that changes one line.
@@ -154,6 +132,7 @@ spec:
     stdin: true
 `, "-n", ns, "apply", "-f", "-")
 	k("wait", "--for=condition=Ready", "pod/shell", "--timeout=30s")
+	shows(t, "logs", asking(t, "-n", ns, "logs", "shell"), "three\n")
 	if got := k("logs", "shell"); got != "one\ntwo\nthree\n" {
 		t.Errorf("logs = %q", got)
 	}
@@ -275,13 +254,6 @@ func TestKubectlCustomResources(t *testing.T) {
 		}
 		return wrap(err, e)
 	})
-}
-
-func wrap(err error, text string) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%w: %s", err, text)
 }
 
 // TestKubectlWorkloadKinds covers Job, CronJob, StatefulSet and DaemonSet.

@@ -90,7 +90,7 @@ func TestSurviveHelperLoss(t *testing.T) {
 	if late.Status.PodIP == a.Status.PodIP || late.Status.PodIP == b.Status.PodIP {
 		t.Errorf("a new pod was given the address %s of another", late.Status.PodIP)
 	}
-	contains(t, "a pod made afterwards", psctl(t, "get", "--raw", "/api/v1/namespaces/"+ns+"/pods/late:8080/proxy/get?url=http://"+b.Status.PodIP+":8080/"), `"host":"b"`)
+	shows(t, "a pod made afterwards", asking(t, "get", "--raw", "/api/v1/namespaces/"+ns+"/pods/late:8080/proxy/get?url=http://"+b.Status.PodIP+":8080/"), `"host":"b"`)
 }
 
 // uplink is the process that connects a rootless pod network with the outside.

@@ -229,7 +229,7 @@ containers:
 	await(t, ns, "live", 10*time.Second, ready)
 	call("/healthz/set?v=0")
 	await(t, ns, "live", 30*time.Second, func(p *corev1.Pod) bool { return p.Status.ContainerStatuses[0].RestartCount == 1 && ready(p) })
-	contains(t, "events", psctl(t, "-n", ns, "get", "events"), "Liveness probe failed: HTTP probe failed with statuscode: 503", "failed liveness probe, will be restarted")
+	shows(t, "events", asking(t, "-n", ns, "get", "events"), "Liveness probe failed: HTTP probe failed with statuscode: 503", "failed liveness probe, will be restarted")
 
 	pod(t, ns, "crash", "containers: [{name: c, image: 'localhost/busybox:1', command: [sh, -c, 'echo dying; exit 3']}]")
 	p := await(t, ns, "crash", 40*time.Second, waiting("CrashLoopBackOff"))
@@ -289,23 +289,18 @@ func TestPodNetwork(t *testing.T) {
 	if !strings.HasPrefix(a.Status.PodIP, "10.244.") || a.Status.PodIP == b.Status.PodIP {
 		t.Errorf("pod addresses %q and %q", a.Status.PodIP, b.Status.PodIP)
 	}
-	get := func(from, url string) string {
-		t.Helper()
-		out, errOut, err := machine.Psctl(t.Context(), "", "get", "--raw", "/api/v1/namespaces/"+ns+"/pods/"+from+":8080/proxy/get?url="+url)
-		if err != nil {
-			t.Fatalf("%s -> %s: %v %s", from, url, err, errOut)
-		}
-		return out
+	get := func(from, url string) func() (string, error) {
+		return asking(t, "get", "--raw", "/api/v1/namespaces/"+ns+"/pods/"+from+":8080/proxy/get?url="+url)
 	}
-	contains(t, "pod to pod keeps its address", get("a", "http://"+b.Status.PodIP+":8080/"), `"host":"b"`, a.Status.PodIP)
-	contains(t, "pod to itself", get("a", "http://"+a.Status.PodIP+":8080/"), `"host":"a"`)
+	shows(t, "pod to pod keeps its address", get("a", "http://"+b.Status.PodIP+":8080/"), `"host":"b"`, a.Status.PodIP)
+	shows(t, "pod to itself", get("a", "http://"+a.Status.PodIP+":8080/"), `"host":"a"`)
 	pod(t, ns, "hp", fmt.Sprintf("containers: [{name: c, image: 'localhost/echo:1', ports: [{containerPort: 8080, hostPort: %d}]}]", 28080))
 	await(t, ns, "hp", 30*time.Second, ready)
-	out, errOut, err := machine.Run(t.Context(), "", "curl", "-fsS", "-m", "5", "http://127.0.0.1:28080/")
-	if err != nil || !strings.Contains(out, `"host":"hp"`) {
-		t.Errorf("hostPort: %v %s %s", err, out, errOut)
-	}
-	contains(t, "pod to the node's own address", get("a", "http://10.77.0."+machine.Index()+":28080/"), `"host":"hp"`)
+	shows(t, "hostPort", func() (string, error) {
+		out, errOut, err := machine.Run(t.Context(), "", "curl", "-fsS", "-m", "5", "http://127.0.0.1:28080/")
+		return out, wrap(err, errOut)
+	}, `"host":"hp"`)
+	shows(t, "pod to the node's own address", get("a", "http://10.77.0."+machine.Index()+":28080/"), `"host":"hp"`)
 	pod(t, ns, "hostnet", "hostNetwork: true\ncontainers: [{name: c, image: 'localhost/echo:1', env: [{name: PORT, value: '28081'}, {name: TCP_PORT, value: '28082'}, {name: UDP_PORT, value: '28083'}]}]")
 	p := await(t, ns, "hostnet", 30*time.Second, ready)
 	if p.Status.PodIP != "10.77.0."+machine.Index() {
