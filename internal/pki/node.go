@@ -29,7 +29,7 @@ const (
 
 	// renewCheck bounds how long the clock is not looked at: timers stand still while a machine sleeps.
 	renewCheck = time.Hour
-	renewRetry = time.Minute
+	renewRetry = 5 * time.Minute
 )
 
 // NodeCert is the certificate that a node shows to its peers, and whom it believes. It follows
@@ -66,7 +66,7 @@ func (n *NodeCert) Run(ctx context.Context) error {
 		changed := n.keys.Changed()
 		wait := n.untilRenewal()
 		if retry {
-			wait = renewRetry
+			wait = max(wait, renewRetry)
 		}
 		timer := time.NewTimer(wait)
 		select {

@@ -47,7 +47,7 @@ func (a *Authority) RotateCA() ([]byte, error) {
 	switch r.caPhase() {
 	case Believed:
 		at := slices.IndexFunc(r.trusted, r.next.cert.Equal)
-		b.CAs = append([]string{b.CAs[at]}, slices.Delete(b.CAs, at, at+1)...)
+		b.CAs = toFront(b.CAs, at)
 		b.CAKey, b.NextCAKey = b.NextCAKey, ""
 	case Used:
 		b.CAs = b.CAs[:1]
@@ -123,12 +123,17 @@ func phase[K any](keys []K, number func(K) int) Phase {
 func rotate[K any](keys []K, number func(K) int, fresh K) []K {
 	switch phase(keys, number) {
 	case Believed:
-		at := newest(keys, number)
-		return append([]K{keys[at]}, slices.Delete(keys, at, at+1)...)
+		return toFront(keys, newest(keys, number))
 	case Used:
 		return keys[:1]
 	}
 	return append(keys, fresh)
+}
+
+// toFront returns list with the element at i moved to the front.
+func toFront[K any](list []K, i int) []K {
+	front := append([]K{list[i]}, list[:i]...)
+	return append(front, list[i+1:]...)
 }
 
 func newest[K any](keys []K, number func(K) int) int {
