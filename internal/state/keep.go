@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 func (s *Store) keep() {
 	var judge lineage.Judge
 	var told Standing
+	var quiet time.Time // until then nothing is tried again
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for s.ctx.Err() == nil {
@@ -27,9 +29,20 @@ func (s *Store) keep() {
 				told = now
 				s.cfg.Membership.Tell(now)
 			}
-			wait, acted := s.judge(in, &judge)
-			if acted {
-				continue
+			verdict, v := s.verdict(in, &judge)
+			wait := cmp.Or(verdict.Again, never)
+			if left := time.Until(quiet); left > 0 {
+				wait = min(wait, left)
+			} else if verdict.Do != lineage.Stay {
+				acted, err := s.act(in, verdict, v)
+				if err != nil && s.ctx.Err() == nil {
+					s.log.Warn("this replica stays in its lineage for now", "lineage", in.lineage(), "err", err)
+					// Others may be at the same thing with the same result: not in step.
+					quiet = time.Now().Add(time.Second + rand.N(time.Second))
+				}
+				if acted || err != nil {
+					continue
+				}
 			}
 			timer.Reset(wait)
 		}
@@ -78,36 +91,30 @@ func (s *Store) standing(in *instance) Standing {
 // never is how long to wait for nothing.
 const never = time.Hour
 
-// judge asks what is to be done and does it; wait is when to ask again.
-func (s *Store) judge(in *instance, j *lineage.Judge) (wait time.Duration, acted bool) {
-	if s.leaving.Load() {
-		return never, false
-	}
+// verdict asks what is to be done.
+func (s *Store) verdict(in *instance, j *lineage.Judge) (lineage.Verdict, lineage.View) {
 	v := lineage.View{
 		Self:  Peer{Name: s.cfg.NodeID, Addr: s.cfg.Addr, Standing: s.standing(in)},
 		Peers: s.peers(), Voters: in.voters(), Member: in.member(), Led: in.led(), Moving: in.moving(), Freeze: s.cfg.Freeze,
 	}
-	verdict := j.Decide(v, time.Now())
-	wait = never
-	if verdict.Again > 0 {
-		wait = verdict.Again
+	if s.leaving.Load() {
+		return lineage.Verdict{}, v
 	}
-	var err error
+	return j.Decide(v, time.Now()), v
+}
+
+// act does what is to be done.
+func (s *Store) act(in *instance, verdict lineage.Verdict, v lineage.View) (acted bool, err error) {
 	switch verdict.Do {
 	case lineage.TakeOver:
-		acted, err = s.takeOver(in, v)
+		return s.takeOver(in, v)
 	case lineage.Rejoin:
-		acted, err = s.rejoin(in, verdict)
+		return s.rejoin(in, verdict)
 	case lineage.Retreat:
-		acted, err = s.retreat(in)
+		return s.retreat(in)
 	case lineage.Stay:
 	}
-	if err != nil && s.ctx.Err() == nil {
-		s.log.Warn("this replica stays in its lineage for now", "lineage", in.lineage(), "err", err)
-		// Others may be at the same thing with the same result: not in step.
-		wait = time.Second + rand.N(time.Second)
-	}
-	return wait, acted && err == nil
+	return false, nil
 }
 
 // where says where a server is now.

@@ -170,6 +170,13 @@ func (st stores) replay(m *machine.Machine, from uint64) error {
 // knew only what is committed. The copy can be changed and thrown away while readers go on with the
 // other. Raft must not run.
 func (st stores) whole(of, into *machine.Machine) error {
+	snaps, err := st.snaps.List()
+	if err != nil {
+		return err
+	}
+	if len(snaps) > 0 && snaps[0].Index > of.Applied() { // it did not get that one any more
+		return st.restoreAll(into)
+	}
 	var b bytes.Buffer
 	if err := dump(of, &b); err != nil {
 		return err

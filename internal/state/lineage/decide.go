@@ -55,11 +55,11 @@ type Verdict struct {
 // Judge remembers since when things are as they are. The zero value is ready. One goroutine at a
 // time may use it.
 type Judge struct {
-	lastLed map[string]time.Time // by lineage; when it was seen first, if it never was led
-	ownLed  time.Time            // when Raft knew a leader last
-	own     string
-	winner  string
-	since   time.Time
+	lost   map[string]time.Time // lineages without a leader, since when that is seen
+	unled  time.Time            // since when Raft knows no leader; zero: it does
+	own    string
+	winner string
+	since  time.Time
 }
 
 // group is the live members of a lineage.
@@ -83,7 +83,7 @@ func (j *Judge) Decide(v View, now time.Time) Verdict {
 		}
 	}
 	other := winner != nil && winner != own
-	switch leaderless := now.Sub(j.ownLed); {
+	switch leaderless := now.Sub(j.unled); {
 	case other && winner.leader == nil:
 		return Verdict{Again: time.Second} // it elects one, or ceases to compete
 	case other && now.Sub(j.since) < settle:
@@ -141,23 +141,25 @@ func sort(v View) map[string]*group {
 }
 
 func (j *Judge) observe(v View, groups map[string]*group, now time.Time) {
-	if j.lastLed == nil {
-		j.lastLed = map[string]time.Time{}
-	}
-	for id := range j.lastLed {
-		if groups[id] == nil {
-			delete(j.lastLed, id)
-		}
-	}
+	lost := map[string]time.Time{}
 	for id, g := range groups {
-		if _, known := j.lastLed[id]; !known || g.leader != nil {
-			j.lastLed[id] = now
+		if g.leader != nil {
+			continue
+		}
+		lost[id] = now
+		if since, ok := j.lost[id]; ok {
+			lost[id] = since
 		}
 	}
-	if own := v.Self.Standing.Lineage; v.Led || own != j.own {
-		j.ownLed, j.own = now, own
-		j.lastLed[own] = now
+	j.lost = lost
+	own := v.Self.Standing.Lineage
+	switch {
+	case v.Led:
+		j.unled = time.Time{}
+	case j.unled.IsZero() || own != j.own:
+		j.unled = now
 	}
+	j.own = own
 }
 
 // best is the lineage that all others are to join: of those that have a leader, or had one a moment
@@ -165,10 +167,9 @@ func (j *Judge) observe(v View, groups map[string]*group, now time.Time) {
 func (j *Judge) best(v View, groups map[string]*group, now time.Time) *group {
 	var best *group
 	for id, g := range groups {
-		lost := now.Sub(j.lastLed[id])
-		competes := g.leader != nil || lost < Patience
-		if own := v.Self.Standing.Lineage; id == own {
-			competes = v.Led || g.leader != nil || majority(v.Voters, g) && lost < stuck
+		competes := g.leader != nil || now.Sub(j.lost[id]) < Patience
+		if id == v.Self.Standing.Lineage {
+			competes = v.Led || g.leader != nil || majority(v.Voters, g) && now.Sub(j.unled) < stuck
 		}
 		if competes && (best == nil || order(g, best) < 0) {
 			best = g

@@ -24,14 +24,14 @@ func TestStandingCodec(t *testing.T) {
 		if len(b) > lineage.MaxStanding {
 			t.Fatalf("%d bytes", len(b))
 		}
-		if got, err := lineage.Decode(b); err != nil || got != s {
+		if got, err := lineage.DecodeStanding(b); err != nil || got != s {
 			t.Fatalf("got %+v, %v; want %+v", got, err, s)
 		}
 	})
-	if s, err := lineage.Decode(nil); err != nil || s != (lineage.Standing{}) {
+	if s, err := lineage.DecodeStanding(nil); err != nil || s != (lineage.Standing{}) {
 		t.Errorf("nothing is %+v, %v", s, err)
 	}
-	if _, err := lineage.Decode([]byte{9, 0}); err == nil || !strings.Contains(err.Error(), "newer version") {
+	if _, err := lineage.DecodeStanding([]byte{9, 0}); err == nil || !strings.Contains(err.Error(), "newer version") {
 		t.Errorf("a newer version: %v", err)
 	}
 }
@@ -39,11 +39,11 @@ func TestStandingCodec(t *testing.T) {
 func FuzzStanding(f *testing.F) {
 	f.Add(lineage.Standing{Server: "n1.ab", Lineage: "l1", Born: 7, Leader: true, Term: 3, Index: 300}.Encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := lineage.Decode(b)
+		s, err := lineage.DecodeStanding(b)
 		if err != nil {
 			return
 		}
-		if again, err := lineage.Decode(s.Encode()); err != nil || again != s {
+		if again, err := lineage.DecodeStanding(s.Encode()); err != nil || again != s {
 			t.Fatalf("%+v became %+v, %v", s, again, err)
 		}
 	})
@@ -177,6 +177,21 @@ func TestAllAgree(t *testing.T) {
 			}
 		}
 	})
+}
+
+// However long all was well and nobody asked, patience begins when the leader is lost.
+func TestPatienceBeginsWithTheLoss(t *testing.T) {
+	var j lineage.Judge
+	now := time.Unix(1000, 0)
+	j.Decide(view("a l1", "a b", "b l1 leader"), now)
+	now = now.Add(time.Hour)
+	lost := view("a l1", "a b")
+	if got := j.Decide(lost, now); got.Do != lineage.Stay || got.Again == 0 {
+		t.Errorf("at the loss: %+v", got)
+	}
+	if got := j.Decide(lost, now.Add(lineage.Patience)); got.Do != lineage.TakeOver {
+		t.Errorf("after patience: %+v", got)
+	}
 }
 
 func TestAhead(t *testing.T) {

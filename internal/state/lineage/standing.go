@@ -70,8 +70,8 @@ func (s Standing) Encode() []byte {
 	return b
 }
 
-// Decode reads what Encode wrote. Nothing at all is the zero Standing: a peer that has not spoken.
-func Decode(b []byte) (Standing, error) {
+// DecodeStanding reads what Encode wrote. Nothing at all is the zero Standing: a peer that has not spoken.
+func DecodeStanding(b []byte) (Standing, error) {
 	var s Standing
 	if len(b) == 0 {
 		return s, nil

@@ -1,0 +1,220 @@
+package state
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// conflicts is how many overwritten values the journal has.
+func (c *sim) conflicts(i int) int {
+	return c.nodes[name(i)].get().View().Count("/swarm/conflicts/", "/swarm/conflicts0")
+}
+
+func TestTwoNodesOneDies(t *testing.T) {
+	for _, leader := range []bool{true, false} {
+		for _, disk := range []bool{false, true} {
+			simulate(t, disk, func(c *sim) {
+				c.first(2)
+				c.load(20, 0, 1)
+				victim := 0
+				if c.nodes[name(1)].get().instance().leads() == leader {
+					victim = 1
+				}
+				c.kill(victim)
+				t.Logf("leader died %v: survivor writes after %v", leader, c.write(1-victim, "/alone", "x", 10*time.Second))
+				c.load(20, 1-victim)
+				c.restart(victim)
+				t.Logf("together again after %v", c.steady(2))
+				c.load(5, victim)
+				c.equal()
+			})
+		}
+	}
+}
+
+func TestThreeOfFiveDieAtOnce(t *testing.T) {
+	simulate(t, true, func(c *sim) {
+		c.first(5)
+		c.load(50, 0, 1, 2, 3, 4)
+		for i := range 3 {
+			c.kill(i)
+		}
+		t.Logf("survivors write after %v", c.write(4, "/survived", "x", 12*time.Second))
+		c.steady(2)
+		c.load(20, 3, 4)
+		c.equal()
+		for i := range 3 { // a majority of the old lineage returns
+			c.restart(i)
+		}
+		t.Logf("all together after %v", c.steady(5))
+		c.load(5, 0, 4)
+		c.equal()
+	})
+}
+
+// Both sides of a partition write; healed, both sides' work is there.
+func TestPartition(t *testing.T) {
+	for _, disk := range []bool{false, true} {
+		simulate(t, disk, func(c *sim) {
+			c.first(5)
+			c.load(30, 0, 1, 2, 3, 4)
+			c.write(0, "/both", "before", time.Second)
+			c.net.Split(name(3), name(4))
+			t.Logf("the larger side writes after %v", c.write(0, "/big", "x", 10*time.Second))
+			t.Logf("the smaller side writes after %v", c.write(3, "/small", "x", 12*time.Second))
+			c.write(0, "/both", "big side", 10*time.Second)
+			time.Sleep(time.Second)
+			c.write(4, "/both", "small side, later", 10*time.Second)
+			c.load(20, 0, 1, 2)
+			c.load(20, 3, 4)
+			c.net.Cut(nil)
+			t.Logf("healed after %v", c.steady(5))
+			c.load(5, 3)
+			c.equal()
+			if n := c.conflicts(0); n != 1 {
+				t.Errorf("%d conflicts in the journal, want 1", n)
+			}
+		})
+	}
+}
+
+// Writers go on through the whole partition and its end.
+func TestPartitionUnderLoad(t *testing.T) {
+	simulate(t, false, func(c *sim) {
+		c.first(5)
+		ctx, cancel := context.WithCancel(c.t.Context())
+		var wg sync.WaitGroup
+		for i := range 5 {
+			wg.Go(func() {
+				for k := 0; ctx.Err() == nil; k++ {
+					_ = c.try(ctx, i, fmt.Sprintf("/n%d/%d", i, k), fmt.Sprint(k))
+					pause(ctx, 50*time.Millisecond)
+				}
+			})
+		}
+		time.Sleep(2 * time.Second)
+		c.net.Split(name(0), name(1))
+		time.Sleep(20 * time.Second)
+		c.net.Cut(nil)
+		c.steady(5)
+		time.Sleep(2 * time.Second)
+		cancel()
+		wg.Wait()
+		t.Logf("%d writes were acknowledged", len(c.acked))
+		c.steady(5)
+		c.equal()
+	})
+}
+
+// Three sides, each with a lineage of its own, see each other at once.
+func TestThreeLineagesMeet(t *testing.T) {
+	simulate(t, true, func(c *sim) {
+		c.first(6)
+		c.load(30, 0, 1, 2, 3, 4, 5)
+		side := func(n string) byte { return (n[1] - '0') / 2 }
+		c.net.Cut(func(a, b string) bool { return side(a) != side(b) })
+		for i := range 6 {
+			c.write(i, fmt.Sprint("/side/", i), "x", 15*time.Second)
+		}
+		c.load(30, 0, 1, 2, 3, 4, 5)
+		c.net.Cut(nil)
+		t.Logf("one lineage after %v", c.steady(6))
+		c.load(6, 0, 1, 2, 3, 4, 5)
+		c.equal()
+	})
+}
+
+// A majority returns to a lineage that was taken over, with its log cut or not.
+func TestReturningMajority(t *testing.T) {
+	for _, cut := range []bool{false, true} {
+		simulate(t, true, func(c *sim) {
+			if cut {
+				c.tune = func(c *raft.Config) {
+					c.SnapshotThreshold, c.TrailingLogs, c.SnapshotInterval = 20, 5, 500*time.Millisecond
+				}
+			}
+			c.first(5)
+			c.load(50, 0, 1, 2, 3, 4)
+			c.net.Split(name(0), name(1))
+			c.load(60, 0)
+			c.load(60, 4)
+			time.Sleep(5 * time.Second)
+			c.net.Cut(nil)
+			t.Logf("log cut %v: one lineage after %v", cut, c.steady(5))
+			c.equal()
+		})
+	}
+}
+
+// Entries that were never committed lie at the end of a log on one of the sides.
+func TestTakeoverWithATail(t *testing.T) {
+	for _, onSurvivor := range []bool{true, false} {
+		simulate(t, true, func(c *sim) {
+			c.first(3)
+			c.load(20, 0, 1, 2)
+			leader := 0
+			for i := range 3 {
+				if c.nodes[name(i)].get().instance().leads() {
+					leader = i
+				}
+			}
+			// The leader writes into the void, then all others die, or it does itself.
+			c.net.Split(name(leader))
+			ctx, cancel := context.WithTimeout(c.t.Context(), 200*time.Millisecond)
+			err := c.try(ctx, leader, "/tail", "never acknowledged")
+			cancel()
+			if err == nil {
+				t.Fatal("acknowledged without a majority")
+			}
+			if onSurvivor {
+				c.kill((leader + 1) % 3)
+				c.kill((leader + 2) % 3)
+				c.write(leader, "/alone", "x", 10*time.Second)
+				if got := value(c.nodes[name(leader)].get(), "/tail"); got != "never acknowledged" {
+					t.Errorf("the tail of the log became %q", got)
+				}
+				c.net.Cut(nil)
+				c.restart((leader+1)%3)
+				c.restart((leader+2)%3)
+			} else {
+				c.load(20, (leader+1)%3)
+				c.kill((leader + 2) % 3)
+				time.Sleep(time.Second)
+				c.net.Cut(nil)
+				c.restart((leader+2)%3)
+			}
+			c.steady(3)
+			c.load(5, 0, 1, 2)
+			c.equal()
+		})
+	}
+}
+
+// A node that was away for an hour, during which the lineage was taken over, returns.
+func TestAwayForLong(t *testing.T) {
+	simulate(t, true, func(c *sim) {
+		c.first(3)
+		c.load(10, 0, 1, 2)
+		c.kill(2)
+		c.load(10, 0, 1)
+		time.Sleep(time.Hour)
+		c.kill(1)
+		c.load(10, 0)
+		c.restart(1)
+		c.steady(2)
+		c.load(10, 0, 1)
+		s := c.restart(2)
+		ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
+		defer cancel()
+		if err := s.Ready(ctx); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("back after %v", c.steady(3))
+		c.equal()
+	})
+}
