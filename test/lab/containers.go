@@ -47,12 +47,28 @@ func Containers() ([]Container, error) {
 		m := monitorName.FindStringSubmatch(args[name+1])
 		cgroup, err := os.ReadFile("/proc/" + e.Name() + "/cgroup")
 		host := hostCgroup.FindSubmatch(cgroup)
-		if m == nil || err != nil || host == nil {
+		if m == nil || err != nil || host == nil || !watches(pid) {
 			continue
 		}
 		out = append(out, Container{string(host[1]), m[1], m[2], m[3], m[4], pid})
 	}
 	return out, nil
+}
+
+// watches tells whether a monitor has something to watch: it lives a little longer than its container,
+// to let Podman clean up.
+func watches(pid int) bool {
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return false
+	}
+	for _, child := range strings.Fields(string(children)) {
+		name, err := os.ReadFile("/proc/" + child + "/comm")
+		if err == nil && strings.TrimSpace(string(name)) != "podman" {
+			return true
+		}
+	}
+	return false
 }
 
 // Twice names the pods of a namespace that run in two places at once, be it under the same UID or
