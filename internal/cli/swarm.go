@@ -45,7 +45,8 @@ func addVerbs(root *cobra.Command, flags *genericclioptions.ConfigFlags, streams
 		verbs.Swarm(host),
 		verbs.Node(host, drain.NewCmdDrain(f, streams), drain.NewCmdCordon(f, streams), drain.NewCmdUncordon(f, streams)),
 	}}
-	upstream := groups(root)
+	plugins := plugin.GetPluginCommandGroup(root)
+	upstream := groups(root, plugins.Message)
 	root.AddCommand(own.Commands...)
 	var hidden []string
 	for _, c := range root.Commands() {
@@ -54,16 +55,17 @@ func addVerbs(root *cobra.Command, flags *genericclioptions.ConfigFlags, streams
 		}
 	}
 	all := append(templates.CommandGroups{own}, upstream...)
-	templates.ActsAsRootCommand(root, hidden, append(all, plugin.GetPluginCommandGroup(root))...)
+	templates.ActsAsRootCommand(root, hidden, append(all, plugins)...)
 }
 
-// groups reads the groups of kubectl's help out of that help: upstream keeps them to itself.
-func groups(root *cobra.Command) templates.CommandGroups {
+// groups reads the groups of kubectl's help out of that help: upstream keeps them to itself. What is
+// in no group, and what comes at the end, finds itself.
+func groups(root *cobra.Command, end string) templates.CommandGroups {
 	var all templates.CommandGroups
 	for line := range strings.Lines(root.UsageString()) {
 		text := strings.TrimSpace(line)
 		switch {
-		case text == "Other Commands:" || text == "Usage:": // what is in no group finds itself
+		case text == "Other Commands:" || text == "Usage:" || text == end:
 			return all
 		case strings.HasSuffix(text, ":"):
 			all = append(all, templates.CommandGroup{Message: text})
