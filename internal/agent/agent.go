@@ -63,7 +63,7 @@ func New(cfg Config) (*Agent, error) {
 		Ledger: ledger.New(boot, bootTime, cfg.Now), Groups: ledger.NewGroups(), Images: image.New(cfg.Runtime, cfg.Now),
 		Objects: objects.New(cfg.Client, a.keeper.Allocatable, cfg.Now), Slots: make(chan struct{}, cfg.Parallel),
 		Prober: probe.New(probe.Config{Exec: a.probeExec, Dial: cfg.Network.DialContext, Log: cfg.Log}),
-		Facts:  a.facts, Allocatable: a.keeper.Allocatable, Trouble: a.trouble, Now: cfg.Now, Log: cfg.Log,
+		Fence:  cfg.Fence, Facts: a.facts, Allocatable: a.keeper.Allocatable, Trouble: a.trouble, Now: cfg.Now, Log: cfg.Log,
 	}
 	a.host.Probes = probe.NewWorkers(probe.WorkersConfig{
 		Prober: a.host.Prober, OnTransition: a.onTransition, OnEvent: a.onProbeEvent, Log: cfg.Log,
@@ -101,6 +101,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer services.Shutdown()
 	g.Go(func() error { return a.keeper.Run(ctx) })
 	g.Go(func() error { return a.host.Probes.Run(ctx) })
+	g.Go(func() error { return a.watchFence(ctx) })
 	g.Go(func() error { return a.serve(ctx) })
 	g.Go(func() error {
 		if !cache.WaitForCacheSync(ctx.Done(), a.synced(factory, services)...) {

@@ -41,6 +41,8 @@ type Config struct {
 	PodSysctls map[string]string
 	// Volumes is made by New when nil.
 	Volumes Volumes
+	// Fence says whether this node is cut off; nil: it never is.
+	Fence Fence
 	// Socket is the libpod socket of a service that is always there: its absence makes the node
 	// NotReady at once. Empty for a service that comes and goes.
 	Socket string

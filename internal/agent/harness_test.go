@@ -150,6 +150,40 @@ type world struct {
 	run     string
 	stop    func() // the agent of now
 	writes  *counter
+	fence   *gate
+}
+
+// gate is a Fence that a test commands.
+type gate struct {
+	mu        sync.Mutex
+	cut, hold bool
+	changed   chan struct{}
+}
+
+func (g *gate) Cut() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.cut
+}
+
+func (g *gate) Hold() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.hold
+}
+
+func (g *gate) Changed() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.changed
+}
+
+func (g *gate) set(cut, hold bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.cut, g.hold = cut, hold
+	close(g.changed)
+	g.changed = make(chan struct{})
 }
 
 type counter struct {
@@ -184,6 +218,7 @@ func inWorld(t *testing.T, f func(w *world)) {
 			t: t, podman: podmantest.New(), dir: t.TempDir(), run: t.TempDir(), writes: &counter{n: map[string]int{}, events: map[string][]string{}},
 			net:     &cables{ids: map[string]netip.Addr{}, ports: map[uint16]bool{}},
 			volumes: &shelves{uids: map[types.UID]int{}},
+			fence:   &gate{changed: make(chan struct{})},
 		}
 		w.api = fake.NewClientset()
 		revisions(w.api)
@@ -220,7 +255,7 @@ func (w *world) start() {
 		NodeName: nodeName, NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
 		PodCIDR: netip.MustParsePrefix("10.244.0.0/24"), DataDir: w.dir, RunDir: w.run, Client: w.api,
 		Runtime: w.podman, Network: w.net, Volumes: w.volumes, Exits: w.podman.WatchExits,
-		Log: slog.New(slog.DiscardHandler),
+		Log: slog.New(slog.DiscardHandler), Fence: w.fence,
 	})
 	if err != nil {
 		w.t.Fatal(err)

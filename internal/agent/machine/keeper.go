@@ -62,11 +62,12 @@ type Keeper struct {
 	doubts chan struct{}
 
 	mu    sync.Mutex
+	seen  *corev1.Node // the newest version that somebody else may have written; nil: none
 	facts Facts
 	info  podman.Info
 	away  error // why Podman cannot be used
 
-	told *corev1.Node // only used by Run
+	told *corev1.Node // the object as we know it; only used by the publishing goroutine of Run
 }
 
 // NewKeeper returns a Keeper.
@@ -100,6 +101,7 @@ func nudge(c chan struct{}) {
 func (n *Keeper) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.watchPodman(ctx) })
+	g.Go(func() error { return n.watchNode(ctx) })
 	g.Go(func() error {
 		delay := redial
 		for {
@@ -306,6 +308,7 @@ func (n *Keeper) relabel(ctx context.Context, want *corev1.Node) error {
 }
 
 func (n *Keeper) publishStatus(ctx context.Context) error {
+	n.catchUp()
 	d := n.describe()
 	next := n.told.DeepCopy()
 	want := Node(d, n.told.Status.Conditions).Status

@@ -14,10 +14,11 @@ type deadline struct {
 	start time.Time
 	probe *int64 // the grace of the probe that failed, in seconds; nil: the pod's
 	least time.Time
+	limit time.Duration // of the grace, whatever the pod says; 0: none
 }
 
 func newDeadline(w *Worker, k plan.Kill) *deadline {
-	d := &deadline{w: w, start: time.Now()}
+	d := &deadline{w: w, start: time.Now(), limit: w.rush}
 	if k.Probe != nil {
 		d.probe = k.Probe.TerminationGracePeriodSeconds
 	}
@@ -33,6 +34,9 @@ func (d *deadline) end() (time.Time, <-chan struct{}) {
 		if d.probe != nil && pod.DeletionTimestamp == nil {
 			g = time.Duration(*d.probe) * time.Second
 		}
+	}
+	if d.limit > 0 {
+		g = min(g, d.limit)
 	}
 	end := d.start.Add(g)
 	if end.Before(d.least) {

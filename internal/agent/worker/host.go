@@ -98,6 +98,9 @@ type Host struct {
 	// Slots bounds by its capacity how many pods are being started at one time.
 	Slots chan struct{}
 
+	// Fence says whether pods that must not run twice may run here; nil: they may.
+	Fence Fence
+
 	Facts       func() podspec.Facts
 	Allocatable func() corev1.ResourceList
 	// Trouble is told of errors that are not a pod's own.

@@ -60,9 +60,11 @@ type Worker struct {
 	refresh  time.Time       // volumes are brought up to date then
 	synced   string          // resourceVersion the volumes were last made from
 	retries  int
-	deleted  bool // the API has been asked to forget the pod
-	cleaned  bool // nothing of it is left on this host but logs
-	slot     bool // holds one of the agent's slots
+	deleted  bool          // the API has been asked to forget the pod
+	cleaned  bool          // nothing of it is left on this host but logs
+	slot     bool          // holds one of the agent's slots
+	single   *bool         // the pod must not run twice; nil: not known yet
+	rush     time.Duration // bounds the grace of what is being stopped; 0: the pod's own
 }
 
 // New returns a worker for a pod of the API.
@@ -190,6 +192,8 @@ func (w *Worker) step(ctx context.Context) (at time.Time, done bool) {
 		err = w.terminate(ctx, pod)
 	case plan.Terminal(w.Base(pod).Phase):
 		err = w.finish(ctx, pod)
+	case w.fenced(ctx, pod):
+		err = w.suspend(ctx, pod)
 	default:
 		at, err = w.sync(ctx, pod)
 	}
