@@ -17,6 +17,8 @@ type Net struct {
 	Delay  time.Duration // of every message, one way
 	Gossip time.Duration // until all know what a node tells
 	Detect time.Duration // until all know that a node is gone
+	// Heard is told what nodes tell; nil: nobody is.
+	Heard func(name string, s lineage.Standing)
 
 	mu    sync.Mutex
 	nodes map[string]*Node
@@ -199,6 +201,9 @@ func (x *Node) Tell(s lineage.Standing) {
 	if x.up {
 		x.told = s
 		x.n.stir()
+		if x.n.Heard != nil {
+			x.n.Heard(x.Name, s)
+		}
 	}
 }
 
