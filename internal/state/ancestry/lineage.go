@@ -67,11 +67,12 @@ const (
 	MaxLineage = 8 << 20
 )
 
-var always = Point{^hlc.Stamp(0), ^uint64(0)}
+// always is later than every point.
+func always() Point { return Point{^hlc.Stamp(0), ^uint64(0)} }
 
 // chain is the lineage and its ancestors, newest first.
 func (l Lineage) chain() []Ancestor {
-	return append([]Ancestor{{ID: l.ID, Point: always}}, l.Parents...)
+	return append([]Ancestor{{ID: l.ID, Point: always()}}, l.Parents...)
 }
 
 // Common returns the point at which the histories of two lineages parted: up to it they are one.
@@ -187,11 +188,11 @@ func (l Lineage) Append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(l.Born))
 	b = binary.AppendUvarint(b, uint64(len(l.Parents)))
 	for _, a := range l.Parents {
-		b = a.Point.Append(codec.AppendString(b, a.ID))
+		b = AppendPoint(codec.AppendString(b, a.ID), a.Point)
 	}
 	b = binary.AppendUvarint(b, uint64(len(l.Merged)))
 	for _, m := range l.Merged {
-		b = m.Point.Append(codec.AppendString(b, m.ID))
+		b = AppendPoint(codec.AppendString(b, m.ID), m.Point)
 		b = binary.AppendUvarint(b, m.Newest)
 		b = binary.AppendUvarint(b, uint64(len(m.here)))
 		at := uint64(0)
@@ -204,12 +205,12 @@ func (l Lineage) Append(b []byte) []byte {
 	return b
 }
 
-// Append appends the point.
-func (p Point) Append(b []byte) []byte {
+// AppendPoint appends a point.
+func AppendPoint(b []byte, p Point) []byte {
 	return binary.AppendUvarint(binary.BigEndian.AppendUint64(b, uint64(p.Stamp)), p.Revision)
 }
 
-// ReadPoint reads what Append wrote.
+// ReadPoint reads what AppendPoint wrote.
 func ReadPoint(r *codec.Reader) Point {
 	return Point{Stamp: hlc.Stamp(r.Uint64()), Revision: r.Uvarint()}
 }

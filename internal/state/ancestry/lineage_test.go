@@ -92,8 +92,8 @@ func TestWithAndInheritKeepTheirInput(t *testing.T) {
 		old := l
 		before := old.Append(nil)
 		m := l.Of(id).Clone(id)
-		m.Point.Revision++
-		m.Note(m.Point.Revision * 10)
+		m.Revision++
+		m.Note(m.Revision * 10)
 		l = l.With(m)
 		if !bytes.Equal(before, old.Append(nil)) {
 			t.Fatal("the old value has changed")

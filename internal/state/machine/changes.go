@@ -114,7 +114,7 @@ func (x change) append(b []byte) []byte {
 		kind = chunkDeletion
 	}
 	b = codec.AppendString(append(b, kind), x.key)
-	b = Point{Stamp: x.stamp, Revision: x.rev}.Append(b)
+	b = ancestry.AppendPoint(b, Point{Stamp: x.stamp, Revision: x.rev})
 	if !x.deleted {
 		b = binary.AppendUvarint(b, uint64(x.expires))
 		b = binary.AppendUvarint(b, uint64(len(x.value)))

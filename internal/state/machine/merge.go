@@ -65,7 +65,7 @@ func (m *Merge) Encode() []byte {
 	from := m.From.Append(nil)
 	b = append(binary.AppendUvarint(b, uint64(len(from))), from...)
 	b = binary.AppendUvarint(b, m.Newest)
-	b = m.Settled.Append(b)
+	b = ancestry.AppendPoint(b, m.Settled)
 	b = binary.AppendUvarint(b, uint64(m.Now))
 	final := byte(0)
 	if m.Final {

@@ -76,7 +76,8 @@ func (m *image) write(to io.Writer) error {
 	_, err := w.Write(b)
 	m.gone.Ascend(func(t *tombs.Tomb) bool {
 		if err == nil {
-			_, err = w.Write(Point{Stamp: t.Stamp, Revision: t.Revision}.Append(codec.AppendString(b[:0], t.Key)))
+			b = ancestry.AppendPoint(codec.AppendString(b[:0], t.Key), Point{Stamp: t.Stamp, Revision: t.Revision})
+			_, err = w.Write(b)
 		}
 		return err == nil
 	})

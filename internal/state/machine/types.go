@@ -30,13 +30,18 @@ type Entry struct {
 	Expires        int64     // Unix seconds after which the leader proposes deletion; 0 = never
 }
 
-// What merges are made of; packages ancestry and journal document it.
+// What merges are made of.
 type (
-	Lineage  = ancestry.Lineage
+	// Lineage names one unbroken history of the state and says where it comes from.
+	Lineage = ancestry.Lineage
+	// Ancestor is a lineage and the point up to which its history is also that of its descendant.
 	Ancestor = ancestry.Ancestor
-	Point    = ancestry.Point
+	// Point is a moment of a history.
+	Point = ancestry.Point
+	// Conflict is a record of the journal.
 	Conflict = journal.Conflict
-	Side     = journal.Side
+	// Side is one lineage's state of a key.
+	Side = journal.Side
 )
 
 // Event is one mutation. Exactly one event exists per revision.
