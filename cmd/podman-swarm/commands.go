@@ -21,7 +21,7 @@ func root() *cobra.Command {
 			HiddenDefaultCmd: true,
 		},
 	}
-	c.AddCommand(agent(), reset(), versionCommand(), openapi(), netd())
+	c.AddCommand(agent(), reset(), restore(), versionCommand(), openapi(), netd())
 	return c
 }
 
@@ -75,14 +75,47 @@ func reset() *cobra.Command {
 	return c
 }
 
+func restore() *cobra.Command {
+	var flags node.Config
+	var file string
+	c := &cobra.Command{
+		Use:   "restore BACKUP",
+		Short: "Begin a swarm again from a backup, in an empty data directory",
+		Long: "Fill an empty data directory from a backup file: its state and its keys. The swarm begins again\n" +
+			"with this node; start the agent, and let the other machines join anew. To bring the state of a\n" +
+			"swarm that runs back to a backup, use: psctl swarm backup restore",
+		Example: "  podman-swarm restore /mnt/backup/swarm-20261126T120000.000Z.tar.gz",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			cfg, err := configuration(file, flags)
+			if err != nil {
+				return err
+			}
+			return node.Restore(c.Context(), cfg, args[0], c.OutOrStdout())
+		},
+	}
+	c.Flags().StringVar(&file, "config", "", "configuration file (YAML); flags win over it")
+	configFlags(c, &flags)
+	return c
+}
+
 func configFlags(c *cobra.Command, cfg *node.Config) {
 	f := c.Flags()
 	f.StringVar(&cfg.DataDir, "data-dir", "", "where the node keeps its data (default "+node.DefaultDataDir()+")")
 	f.StringVar(&cfg.NodeName, "node-name", "", "name of this node (default: the host name)")
 	f.StringVar(&cfg.APIAddr, "api-addr", "", "address and port of the Kubernetes API (default 0.0.0.0:6443)")
 	f.StringVar(&cfg.AdvertiseAddr, "advertise-addr", "", "address others reach this node by (default: that of the default route)")
+	f.StringVar(&cfg.BindAddr, "bind-addr", "", "address and port for other nodes, TCP and UDP (default 0.0.0.0:7946)")
+	f.StringVar(&cfg.Join, "join", "", "a node of the swarm that an empty data directory joins, host or host:port")
+	f.StringVar(&cfg.JoinToken, "join-token", "", "what `podman-swarm token create` printed; needed with --join")
+	f.StringVar(&cfg.EncryptionKey, "encryption-key", "", "file with the first gossip key of a new swarm, 32 bytes in base64 (default: a random one)")
+	f.StringVar(&cfg.TLSCert, "tls-cert", "", "certificate (PEM) the API shows for its names beside the swarm's own")
+	f.StringVar(&cfg.TLSKey, "tls-key", "", "its key (PEM)")
+	f.StringVar(&cfg.TLSCA, "tls-ca", "", "the authority that signed it (PEM), put into kubeconfigs")
+	f.StringVar(&cfg.OnQuorumLoss, "on-quorum-loss", "", "what survivors of a lost majority do: continue or freeze (default continue)")
+	f.StringVar(&cfg.Runtime, "runtime", "", "podman, or hollow: pods only pretend to run (default podman)")
 	f.StringVar(&cfg.PodmanSocket, "podman-socket", "", "libpod socket (default: the user's own, else started on demand)")
-	f.StringVar(&cfg.PodCIDR, "pod-cidr", "", "this node's range of pod addresses (default 10.244.0.0/24)")
+	f.StringVar(&cfg.PodCIDR, "pod-cidr", "", "this node's range of pod addresses (default: the lowest free /24 of 10.244.0.0/16)")
 	f.StringVar(&cfg.ServiceCIDR, "service-cidr", "", "range of Service addresses (default 10.43.0.0/16)")
 	f.StringVar(&cfg.AuditPolicyFile, "audit-policy-file", "", "Kubernetes audit policy")
 	f.StringVar(&cfg.AuditLogPath, "audit-log-path", "", "file for audit events, - for standard output")

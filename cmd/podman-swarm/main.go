@@ -8,11 +8,13 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"github.com/podman-swarm/podman-swarm/internal/node"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := root().ExecuteContext(ctx)
+	err := run(ctx)
 	stop()
 	if err != nil {
 		for line := range strings.Lines(err.Error()) {
@@ -20,4 +22,15 @@ func main() {
 		}
 		os.Exit(1)
 	}
+}
+
+func run(ctx context.Context) error {
+	h, err := thisHost()
+	if err != nil {
+		return err
+	}
+	h.initNode, h.joinNode = node.Init, node.Join
+	c := root()
+	addSwarm(c, h)
+	return c.ExecuteContext(ctx)
 }

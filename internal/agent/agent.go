@@ -75,7 +75,7 @@ func (a *Agent) keeperConfig() machine.KeeperConfig {
 	return machine.KeeperConfig{
 		Description: machine.Description{
 			Name: a.cfg.NodeName, IPs: ipStrings(a.cfg.NodeIPs), PodCIDR: a.cfg.PodCIDR.String(), MaxPods: a.cfg.MaxPods,
-			StreamPort: a.cfg.StreamPort, Version: a.cfg.KubeletVersion,
+			StreamPort: a.cfg.StreamPort, Version: a.cfg.KubeletVersion, Labels: a.cfg.Labels,
 		},
 		DataDir: a.cfg.DataDir, Client: a.cfg.Client, Ping: a.cfg.Runtime.Ping, Socket: a.cfg.Socket,
 		Booted: a.booted, Boot: a.boot, Event: a.nodeEvent, Recovered: a.recovered, Now: a.cfg.Now, Log: a.cfg.Log,

@@ -52,6 +52,8 @@ type Config struct {
 	Listener net.Listener
 	// StreamPort is told as the node's kubelet port; 0: none.
 	StreamPort int32
+	// Labels are on the Node object beside those every node has.
+	Labels map[string]string
 	// KubeletVersion is told as such in the Node object.
 	KubeletVersion string
 	// ClusterDomain is the suffix of Service names; "" means cluster.local.

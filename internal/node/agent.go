@@ -10,16 +10,14 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/podman-swarm/podman-swarm/internal/agent"
-	"github.com/podman-swarm/podman-swarm/internal/pki"
-	"github.com/podman-swarm/podman-swarm/internal/podman"
 	"github.com/podman-swarm/podman-swarm/internal/version"
 )
 
 // agentParts are what the agent is given besides the host's facts.
 type agentParts struct {
-	keys    *pki.Authority
-	network *podNetwork
-	podman  *podman.Client
+	cluster *cluster
+	network network
+	machine machine
 	streams net.Listener
 	// loopback is the API without the network, for system:masters.
 	loopback *rest.Config
@@ -27,14 +25,7 @@ type agentParts struct {
 
 // client returns a client of the API with the agent's own identity and nothing of system:masters.
 func (p agentParts) client(h *host) (*kubernetes.Clientset, error) {
-	cert, _, err := p.keys.ClientCert("system:node:"+h.cfg.NodeName, "system:nodes")
-	if err != nil {
-		return nil, err
-	}
-	identity, err := newIdentity(cert)
-	if err != nil {
-		return nil, err
-	}
+	identity := identity{cert: p.cluster.cert.Certificate}
 	cfg := rest.AnonymousClientConfig(p.loopback)
 	cfg.QPS = -1 // it is paced by its pods; the API server's own fairness guards the rest
 	cfg.UserAgent = "podman-swarm-agent/" + version.Swarm()
@@ -59,9 +50,12 @@ func runAgent(ctx context.Context, h *host, p agentParts) error {
 		DataDir:        h.cfg.DataDir,
 		RunDir:         h.runDir,
 		Client:         client,
-		Runtime:        p.podman,
+		Runtime:        p.machine.runtime,
 		Network:        p.network,
-		PodSysctls:     p.network.current.Load().Sysctls(),
+		Volumes:        p.machine.volumes,
+		Exits:          p.machine.exits,
+		Labels:         p.machine.labels(),
+		PodSysctls:     p.network.Sysctls(),
 		Socket:         h.cfg.PodmanSocket,
 		Listener:       p.streams,
 		KubeletVersion: version.Kubernetes + "+swarm",

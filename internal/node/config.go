@@ -27,10 +27,33 @@ type Config struct {
 	// AdvertiseAddr is the address other machines and pods reach this node by. Default: the source
 	// address of the default route, else the first global address, else 127.0.0.1.
 	AdvertiseAddr string `json:"advertiseAddr,omitempty"`
+	// BindAddr is where other nodes reach this one, as host:port, for TCP (everything, mutual TLS) and
+	// UDP (gossip, encrypted). Its port goes with AdvertiseAddr. Default: 0.0.0.0:7946.
+	BindAddr string `json:"bindAddr,omitempty"`
+	// Join is the address (host or host:port) of any node of the swarm that an empty data directory
+	// becomes a member of. Default: it begins a swarm of its own. Ignored by a node that has data.
+	Join string `json:"join,omitempty"`
+	// JoinToken is what `podman-swarm token create` printed; needed with Join.
+	JoinToken string `json:"joinToken,omitempty"`
+	// EncryptionKey is a file with 32 bytes in base64: the key of the gossip of a swarm that begins.
+	// Default: a random one. Newcomers are given it when they join.
+	EncryptionKey string `json:"encryptionKey,omitempty"`
+	// TLSCert and TLSKey are a certificate for the Kubernetes API, in PEM, beside the swarm's own.
+	// TLSCA is the authority that signed it, for kubeconfigs. Default: the swarm's own certificate.
+	TLSCert string `json:"tlsCert,omitempty"`
+	TLSKey  string `json:"tlsKey,omitempty"`
+	TLSCA   string `json:"tlsCA,omitempty"`
+	// OnQuorumLoss says what survivors of a lost majority do: continue (take over, merge later) or
+	// freeze (read only until the majority is back). Default: continue.
+	OnQuorumLoss string `json:"onQuorumLoss,omitempty"`
+	// Runtime is podman, or hollow: pods that only pretend to run, to rehearse large swarms.
+	// Default: podman.
+	Runtime string `json:"runtime,omitempty"`
 	// PodmanSocket is a libpod socket. Default: the user's own when it exists; otherwise the node
 	// starts `podman system service` itself while there is something to do.
 	PodmanSocket string `json:"podmanSocket,omitempty"`
-	// PodCIDR is this node's range of pod addresses. Default: 10.244.0.0/24.
+	// PodCIDR is this node's range of pod addresses. Default: the lowest free /24 of 10.244.0.0/16,
+	// given when the node joins.
 	PodCIDR string `json:"podCIDR,omitempty"`
 	// ServiceCIDR is the range of Service addresses. Default: 10.43.0.0/16.
 	ServiceCIDR string `json:"serviceCIDR,omitempty"`
@@ -101,8 +124,9 @@ func (c Config) WithDefaults() Config {
 	}
 	set(&c.APIAddr, "0.0.0.0:6443")
 	set(&c.AdvertiseAddr, advertiseAddr(c.APIAddr))
-	set(&c.PodCIDR, "10.244.0.0/24")
-	set(&c.ServiceCIDR, "10.43.0.0/16")
+	set(&c.BindAddr, "0.0.0.0:"+wirePort)
+	set(&c.OnQuorumLoss, "continue")
+	set(&c.Runtime, runtimePodman)
 	set(&c.LogLevel, "info")
 	return c
 }
@@ -125,10 +149,11 @@ func (c Config) Validate() error {
 	if a, err := netip.ParseAddr(c.AdvertiseAddr); err != nil || a.IsUnspecified() {
 		bad("advertise-addr", c.AdvertiseAddr, "must be an address of this machine")
 	}
-	if p, err := netip.ParsePrefix(c.PodCIDR); err != nil || !p.Addr().Is4() || p.Bits() > 28 || p != p.Masked() {
+	c.validateSwarm(bad)
+	if p, err := netip.ParsePrefix(c.PodCIDR); c.PodCIDR != "" && (err != nil || !p.Addr().Is4() || p.Bits() > 28 || p != p.Masked()) {
 		bad("pod-cidr", c.PodCIDR, "must be an IPv4 network of at least 16 addresses, for example 10.244.0.0/24")
 	}
-	if p, err := netip.ParsePrefix(c.ServiceCIDR); err != nil || !p.Addr().Is4() || p.Bits() > 24 || p != p.Masked() {
+	if p, err := netip.ParsePrefix(c.ServiceCIDR); c.ServiceCIDR != "" && (err != nil || !p.Addr().Is4() || p.Bits() > 24 || p != p.Masked()) {
 		bad("service-cidr", c.ServiceCIDR, "must be an IPv4 network of at least 256 addresses, for example 10.43.0.0/16")
 	}
 	if _, ok := logLevels()[c.LogLevel]; !ok {
@@ -138,6 +163,25 @@ func (c Config) Validate() error {
 		bad("audit-policy-file", c.AuditPolicyFile, "needs --audit-log-path as well")
 	}
 	return errors.Join(errs...)
+}
+
+// validateSwarm reports what is wrong with the part about other nodes.
+func (c Config) validateSwarm(bad func(flag, value, why string)) {
+	if _, err := netip.ParseAddrPort(c.BindAddr); err != nil {
+		bad("bind-addr", c.BindAddr, "must be ADDRESS:PORT, for example 0.0.0.0:"+wirePort)
+	}
+	if c.OnQuorumLoss != "continue" && c.OnQuorumLoss != freeze {
+		bad("on-quorum-loss", c.OnQuorumLoss, "must be continue or freeze")
+	}
+	if c.Runtime != runtimePodman && c.Runtime != runtimeHollow {
+		bad("runtime", c.Runtime, "must be podman or hollow")
+	}
+	if c.Join == "" && c.JoinToken != "" {
+		bad("join-token", "...", "needs --join ADDRESS as well")
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		bad("tls-cert", c.TLSCert, "--tls-cert and --tls-key go together")
+	}
 }
 
 // advertiseAddr picks the address this machine is reached by. Nothing is sent: connecting a UDP

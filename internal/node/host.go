@@ -13,9 +13,8 @@ import (
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/apiserver"
-	"github.com/podman-swarm/podman-swarm/internal/pki"
 	"github.com/podman-swarm/podman-swarm/internal/podman"
-	"github.com/podman-swarm/podman-swarm/internal/state"
+	"github.com/podman-swarm/podman-swarm/internal/swarm"
 	"github.com/podman-swarm/podman-swarm/internal/version"
 )
 
@@ -26,13 +25,18 @@ type host struct {
 	dir    *dataDir
 	runDir string
 	netd   []string // command line of the network helper
+	me     *self
+	known  bool         // the data directory is that of a member already
+	wish   netip.Prefix // --pod-cidr, when it was said
 }
 
 // prepare checks the machine and takes possession of the data directory.
 func prepare(cfg Config, log *slog.Logger) (*host, error) {
 	completePath()
-	if err := preflight(rootless()); err != nil {
-		return nil, err
+	if !cfg.hollow() {
+		if err := preflight(rootless()); err != nil {
+			return nil, err
+		}
 	}
 	dir, err := openDataDir(cfg.DataDir)
 	if err != nil {
@@ -49,7 +53,11 @@ func prepare(cfg Config, log *slog.Logger) (*host, error) {
 	if err != nil {
 		return nil, errors.Join(err, dir.close())
 	}
-	return &host{cfg: cfg, log: log, dir: dir, runDir: runDir, netd: helper}, nil
+	h := &host{cfg: cfg, log: log, dir: dir, runDir: runDir, netd: helper}
+	if err := h.recall(); err != nil {
+		return nil, errors.Join(err, dir.close())
+	}
+	return h, nil
 }
 
 // localURL is the API as programs on this machine reach it.
@@ -61,18 +69,20 @@ func (h *host) localURL() string {
 	return "https://" + addr.String()
 }
 
-func (h *host) apiConfig(store *state.Store, keys *pki.Authority, nodes apiserver.NodeDialer, pods *podNetwork) apiserver.Config {
+func (h *host) apiConfig(c *cluster, streams *loopbackListener, pods network) apiserver.Config {
 	return apiserver.Config{
 		DataDir:         h.cfg.DataDir,
 		Listen:          h.cfg.APIAddr,
 		Advertise:       netip.MustParseAddr(h.cfg.AdvertiseAddr),
 		NodeName:        h.cfg.NodeName,
 		Log:             h.log.With("part", "api"),
-		Store:           store,
-		PKI:             keys,
+		Store:           c.store,
+		PKI:             c.keys,
 		ServiceCIDR:     netip.MustParsePrefix(h.cfg.ServiceCIDR),
-		Nodes:           nodes,
-		Dial:            pods.dialAny,
+		Nodes:           nodeStreams{streams, c},
+		Dial:            c.dialer(pods),
+		Extra:           map[string]http.Handler{swarm.Prefix: &c.ops},
+		ExtraLong:       swarm.LongRunning(),
 		AuditPolicyFile: h.cfg.AuditPolicyFile,
 		AuditLogPath:    h.cfg.AuditLogPath,
 		Version:         version.Swarm(),

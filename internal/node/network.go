@@ -69,15 +69,9 @@ func (p *podNetwork) run(ctx context.Context) error {
 
 func (p *podNetwork) close() { p.current.Load().Close() }
 
-// dialAny connects to pods inside the pod network and to everything else from the host.
-func (p *podNetwork) dialAny(ctx context.Context, network, addr string) (net.Conn, error) {
-	if ap, err := netip.ParseAddrPort(addr); err == nil && p.cfg.PodCIDR.Contains(ap.Addr()) {
-		return p.DialContext(ctx, network, addr)
-	}
-	return (&net.Dialer{}).DialContext(ctx, network, addr)
-}
-
 // The rest is what the agent asks of a network.
+
+func (p *podNetwork) Sysctls() map[string]string { return p.current.Load().Sysctls() }
 
 func (p *podNetwork) Add(ctx context.Context, id string) (netd.Attachment, error) {
 	return p.current.Load().Add(ctx, id)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -24,7 +25,7 @@ func newLoopbackListener(node string) *loopbackListener {
 	return &loopbackListener{node: node, conns: make(chan net.Conn), closed: make(chan struct{})}
 }
 
-// DialNode implements apiserver.NodeDialer. Other nodes cannot be reached yet: a swarm has one.
+// DialNode opens a stream to this node's own agent.
 func (l *loopbackListener) DialNode(ctx context.Context, node string) (net.Conn, error) {
 	if node != l.node {
 		return nil, fmt.Errorf("node %s is not reachable from node %s", node, l.node)
@@ -33,17 +34,23 @@ func (l *loopbackListener) DialNode(ctx context.Context, node string) (net.Conn,
 	if err != nil {
 		return nil, fmt.Errorf("reach node %s: %w", node, err)
 	}
-	select {
-	case l.conns <- far:
+	if l.give(ctx, far) {
 		return near, nil
-	case <-l.closed:
-		err = net.ErrClosed
-	case <-ctx.Done():
-		err = ctx.Err()
 	}
 	near.Close()
 	far.Close()
-	return nil, fmt.Errorf("reach node %s: %w", node, err)
+	return nil, fmt.Errorf("reach node %s: %w", node, cmp.Or(ctx.Err(), net.ErrClosed))
+}
+
+// give hands a connection to the agent; false when nobody takes it any more.
+func (l *loopbackListener) give(ctx context.Context, c net.Conn) bool {
+	select {
+	case l.conns <- c:
+		return true
+	case <-l.closed:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // Accept implements net.Listener.

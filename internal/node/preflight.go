@@ -41,12 +41,19 @@ func preflight(rootless bool) error {
 	return errors.Join(errs...)
 }
 
-// portFree refuses an address that another program listens on. The API server would find out too,
-// but only after the pod network was made.
-func portFree(ctx context.Context, addr string) error {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+// portsFree refuses addresses that another program listens on. Their users would find out too, but
+// only after the pod network was made.
+func portsFree(ctx context.Context, cfg Config) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.APIAddr)
 	if err != nil {
 		return fmt.Errorf("--api-addr: %w", err)
 	}
-	return l.Close()
+	if err := l.Close(); err != nil {
+		return err
+	}
+	w, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.BindAddr)
+	if err != nil {
+		return fmt.Errorf("--bind-addr: %w", err)
+	}
+	return w.Close()
 }

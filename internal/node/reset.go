@@ -53,7 +53,7 @@ func Reset(ctx context.Context, cfg Config) error {
 // dataEntries are what a node and `make up` put into a data directory. What marks it as one comes
 // last, so that an interrupted removal is seen for what it is.
 func dataEntries() []string {
-	return []string{"state", "pki", "apiserver", "openapi", "pods", "logs", "run", "seccomp", "admin.kubeconfig", "agent.log", "VERSION", "lock"}
+	return []string{"state", "pki", "member.json", "joining.json", "backups", "apiserver", "openapi", "pods", "logs", "run", "seccomp", "admin.kubeconfig", "agent.log", "VERSION", "lock"}
 }
 
 // foreign lists what is in a data directory without being ours.

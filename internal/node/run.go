@@ -10,16 +10,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/podman-swarm/podman-swarm/internal/apiserver"
-	"github.com/podman-swarm/podman-swarm/internal/control"
-	"github.com/podman-swarm/podman-swarm/internal/pki"
-	"github.com/podman-swarm/podman-swarm/internal/schedule"
-	"github.com/podman-swarm/podman-swarm/internal/state"
 	"github.com/podman-swarm/podman-swarm/internal/tap"
 )
 
 // Run runs a node until ctx ends or a part of it fails. It returns nil when ctx ended it.
 func Run(ctx context.Context, cfg Config) error {
 	start := time.Now()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	tuneMemory()
 	log := newLog(cfg.LogLevel)
 	n, err := prepare(cfg, log)
@@ -29,36 +27,41 @@ func Run(ctx context.Context, cfg Config) error {
 	defer n.dir.close() //nolint:errcheck // the lock ends with the process
 
 	// What others may have taken or taken away, before anything is made.
-	if err := portFree(ctx, cfg.APIAddr); err != nil {
+	if err := portsFree(ctx, cfg); err != nil {
 		return err
 	}
-	podman, err := openPodman(ctx, n)
+	machine, err := openMachine(ctx, n)
 	if err != nil {
 		return err
 	}
-	defer podman.Close() //nolint:errcheck // a service that stays leaves by itself when idle
+	defer machine.close()
 
-	// The truth: keys and the replicated state, on this node's disk.
-	keys, err := pki.Open(n.dir.file("pki"))
+	// Who this node is: as it was, or as a swarm that it joins says, or the first of a new one.
+	keys, err := n.enlist(ctx)
 	if err != nil {
 		return err
 	}
-	store, err := state.Open(ctx, state.Config{Dir: n.dir.file("state"), NodeID: cfg.NodeName, Log: log.With("part", "state")})
+	// The others, and the truth that all nodes share.
+	c, err := openCluster(ctx, n, keys)
 	if err != nil {
 		return err
 	}
-	defer store.Close() //nolint:errcheck // everything acknowledged is on disk already
-
+	defer c.close()
 	// The pod network, which outlives this process.
-	network, err := startNetwork(ctx, n)
+	network, err := machine.network(ctx, n)
 	if err != nil {
 		return err
 	}
 	defer network.close()
+	parts, running := errgroup.WithContext(ctx)
+	parts.Go(func() error { return c.run(running) })
+	if err := c.ready(running); err != nil {
+		return errors.Join(withoutCanceled(err), withoutCanceled(parts.Wait()))
+	}
 
 	// The API, over the state. It outlives its clients below, so that they can say good-bye.
-	streams := newLoopbackListener(cfg.NodeName)
-	api, err := apiserver.New(ctx, n.apiConfig(store, keys, streams, network))
+	streams := newLoopbackListener(n.cfg.NodeName)
+	api, err := apiserver.New(ctx, n.apiConfig(c, streams, network))
 	if err != nil {
 		return err
 	}
@@ -74,25 +77,20 @@ func Run(ctx context.Context, cfg Config) error {
 		stopServing()
 		return <-served
 	}
-	if err := keys.WriteKubeconfig(n.dir.file("admin.kubeconfig"), n.localURL(), "admin", "system:masters"); err != nil {
+	if err := n.writeKubeconfig(keys); err != nil {
 		return err
 	}
 	log.Info("API is ready", "url", n.localURL(), "took", time.Since(start).Round(time.Millisecond), "kubeconfig", n.dir.file("admin.kubeconfig"))
 
-	// Deciders and doers: clients of the API like any other.
-	parts, running := errgroup.WithContext(ctx)
+	// Deciders, on one node at a time, and doers: clients of the API like any other.
 	informers := tap.NewSource(api.Informers(), serving.Done())
-	parts.Go(func() error {
-		return control.Run(running, control.Config{
-			REST: api.Loopback(), Informers: informers, CAFile: keys.CAFile(), CAKeyFile: keys.CAKeyFile(),
-			SAKeyFile: keys.ServiceAccountKeyFile(), Log: log,
-		})
-	})
-	parts.Go(func() error {
-		return schedule.Run(running, schedule.Config{REST: api.Loopback(), Informers: informers, Log: log})
-	})
+	duty := deciders{c: c, api: api, informers: informers, log: log}
+	parts.Go(func() error { return whileLeading(running, c.store, duty.run) })
 	parts.Go(func() error { return network.run(running) })
-	parts.Go(func() error { return runAgent(running, n, agentParts{keys, network, podman, streams, api.Loopback()}) })
+	parts.Go(func() error { return runAgent(running, n, agentParts{c, network, machine, streams, api.Loopback()}) })
+	parts.Go(func() error { return c.serveStreams(running, streams, network) })
+	parts.Go(func() error { return c.operate(running, api.Loopback(), stop) })
+	parts.Go(func() error { return n.keepKubeconfig(running, keys) })
 	parts.Go(func() error { return servePprof(running, cfg.PprofAddr, log) })
 	parts.Go(func() error { giveBack(running, log); return nil })
 	parts.Go(func() error {

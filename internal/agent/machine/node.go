@@ -2,6 +2,7 @@ package machine
 
 import (
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"time"
@@ -38,7 +39,8 @@ type Description struct {
 	PodCIDR    string
 	MaxPods    int
 	StreamPort int32
-	Version    string // kubeletVersion
+	Version    string            // kubeletVersion
+	Labels     map[string]string // beside those every node has
 	Facts      Facts
 	Podman     podman.Info
 	// PodmanError is why Podman cannot be used; nil when it can.
@@ -49,7 +51,7 @@ type Description struct {
 // Node compiles the object. Transition times are those of old where nothing changed.
 func Node(d Description, old []corev1.NodeCondition) *corev1.Node {
 	n := &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: d.Name, Labels: Labels(d.Name)},
+		ObjectMeta: metav1.ObjectMeta{Name: d.Name, Labels: d.labels()},
 		Spec:       corev1.NodeSpec{PodCIDR: d.PodCIDR, PodCIDRs: []string{d.PodCIDR}},
 		Status: corev1.NodeStatus{
 			Capacity: capacity(d), Allocatable: Allocatable(d), NodeInfo: systemInfo(d),
@@ -73,6 +75,12 @@ func Labels(name string) map[string]string {
 		"beta.kubernetes.io/os":   runtime.GOOS,
 		"beta.kubernetes.io/arch": runtime.GOARCH,
 	}
+}
+
+func (d Description) labels() map[string]string {
+	labels := Labels(d.Name)
+	maps.Copy(labels, d.Labels)
+	return labels
 }
 
 func capacity(d Description) corev1.ResourceList {

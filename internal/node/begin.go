@@ -1,0 +1,127 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/podman-swarm/podman-swarm/internal/backup"
+	"github.com/podman-swarm/podman-swarm/internal/node/operate"
+	"github.com/podman-swarm/podman-swarm/internal/pki"
+	"github.com/podman-swarm/podman-swarm/internal/state"
+)
+
+// firstTokenLife is how long the token that Init prints is good.
+const firstTokenLife = 24 * time.Hour
+
+// Init makes an empty data directory the first node of a new swarm, without running it, and prints
+// the command that lets others join.
+func Init(ctx context.Context, cfg Config, out io.Writer) error {
+	cfg.Join = ""
+	h, keys, err := enlisted(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer h.dir.close() //nolint:errcheck // the lock ends with the process
+	c, err := openCluster(ctx, h, keys)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	if err := c.store.Ready(ctx); err != nil {
+		return err
+	}
+	token, err := c.admitter.Tokens().Create(ctx, firstTokenLife, 0, "made by init")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "Swarm %s begins with node %s. On every machine that shall join it, within %d hours:\n\n  %s\n\n",
+		keys.Cluster(), h.cfg.NodeName, int(firstTokenLife.Hours()), operate.JoinCommand(h.cfg.wireAddr(), token.String()))
+	return err
+}
+
+// Join makes an empty data directory a node of the swarm that the node at addr belongs to, without
+// running it. After an error nothing is left, here or there.
+func Join(ctx context.Context, cfg Config, addr, token string, out io.Writer) error {
+	cfg.Join, cfg.JoinToken = addr, token
+	h, keys, err := enlisted(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "Node %s is admitted to swarm %s, pods get addresses of %s\n", h.cfg.NodeName, keys.Cluster(), h.cfg.PodCIDR)
+	return errors.Join(err, h.dir.close())
+}
+
+// enlisted makes a data directory that is none yet that of a node.
+func enlisted(ctx context.Context, cfg Config) (*host, *pki.Authority, error) {
+	fresh := !exists(cfg.DataDir)
+	h, err := prepare(cfg, newLog(cfg.LogLevel))
+	if err != nil {
+		return nil, nil, err
+	}
+	fail := func(err error) (*host, *pki.Authority, error) {
+		err = errors.Join(err, h.dir.close())
+		if fresh && !exists(h.dir.file(joiningFile)) {
+			err = errors.Join(err, removeData(h.cfg.DataDir, h.log))
+		}
+		return nil, nil, err
+	}
+	if h.known || exists(h.dir.file("state")) {
+		return fail(fmt.Errorf("%s is the data directory of node %s already: start its agent, or run podman-swarm reset --yes first, or use another --data-dir",
+			h.cfg.DataDir, h.cfg.NodeName))
+	}
+	if err := portsFree(ctx, h.cfg); err != nil {
+		return fail(err)
+	}
+	keys, err := h.enlist(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	return h, keys, nil
+}
+
+// Restore fills an empty data directory from a backup, without running it: the swarm begins again
+// with this node, and the others join it anew.
+func Restore(ctx context.Context, cfg Config, file string, out io.Writer) error {
+	c, err := backup.Open(file)
+	if err != nil {
+		return err
+	}
+	h, err := prepare(cfg, newLog(cfg.LogLevel))
+	if err != nil {
+		return err
+	}
+	defer h.dir.close() //nolint:errcheck // the lock ends with the process
+	for _, name := range []string{"pki", "state", memberFile, joiningFile} {
+		if exists(h.dir.file(name)) {
+			return fmt.Errorf("%s holds a node already: run podman-swarm reset --yes first, or use another --data-dir", h.cfg.DataDir)
+		}
+	}
+	if err := h.restore(ctx, c); err != nil {
+		for _, name := range []string{"pki", "state", memberFile} {
+			err = errors.Join(err, os.RemoveAll(h.dir.file(name)))
+		}
+		return err
+	}
+	_, err = fmt.Fprintf(out, "Restored %s: swarm %s of %s, revision %d, %d objects. Start the agent here, let the other machines join anew, then remove\n"+
+		"the nodes that do not come back: psctl node rm NAME\n", file, c.Info.Cluster, c.Info.Created.Format(time.RFC3339), c.Info.Revision, c.Info.Objects)
+	return err
+}
+
+func (h *host) restore(ctx context.Context, c backup.Contents) error {
+	if err := pki.InstallBundle(h.dir.file("pki"), c.Keys); err != nil {
+		return err
+	}
+	err := state.Import(ctx, state.Config{
+		Dir: h.dir.file("state"), NodeID: h.cfg.NodeName, Addr: h.cfg.wireAddr(), Log: h.log.With("part", "state"),
+	}, bytes.NewReader(c.Snapshot))
+	if err != nil {
+		return err
+	}
+	_, err = h.enlist(ctx)
+	return err
+}

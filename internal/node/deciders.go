@@ -1,0 +1,50 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/podman-swarm/podman-swarm/internal/apiserver"
+	"github.com/podman-swarm/podman-swarm/internal/control"
+	"github.com/podman-swarm/podman-swarm/internal/node/peers"
+	"github.com/podman-swarm/podman-swarm/internal/schedule"
+	"github.com/podman-swarm/podman-swarm/internal/tap"
+)
+
+// deciders are what runs on the leader only.
+type deciders struct {
+	c         *cluster
+	api       *apiserver.Server
+	informers *tap.Source
+	log       *slog.Logger
+}
+
+func (d deciders) run(ctx context.Context) error {
+	d.log.Info("this node leads: its controllers and scheduler begin")
+	defer d.log.Info("controllers and scheduler of this node have ended")
+	parts, ctx := errgroup.WithContext(ctx)
+	parts.Go(func() error {
+		return control.Run(ctx, control.Config{
+			REST: d.api.Loopback(), Informers: d.informers, CAFile: d.c.keys.IssuerFile(), CAKeyFile: d.c.keys.CAKeyFile(),
+			SAKeyFile: d.c.keys.ServiceAccountKeyFile(), Log: d.log, Liveness: liveness{d.c.peers},
+		})
+	})
+	parts.Go(func() error {
+		return schedule.Run(ctx, schedule.Config{REST: d.api.Loopback(), Informers: d.informers, Log: d.log})
+	})
+	return withoutCanceled(parts.Wait())
+}
+
+// liveness tells the controllers who is alive.
+type liveness struct{ *peers.Peers }
+
+// Members implements control.Liveness.
+func (l liveness) Members() []control.Member {
+	var out []control.Member
+	for _, m := range l.Peers.Members() {
+		out = append(out, control.Member{Name: m.Name, Alive: m.Alive(), Since: m.Since})
+	}
+	return out
+}

@@ -1,0 +1,145 @@
+package node
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/podman-swarm/podman-swarm/internal/join"
+	"github.com/podman-swarm/podman-swarm/internal/node/peers"
+	"github.com/podman-swarm/podman-swarm/internal/pki"
+	"github.com/podman-swarm/podman-swarm/internal/version"
+	"github.com/podman-swarm/podman-swarm/internal/wire"
+)
+
+// joiningFile is there while a node joins: should it be cut off, the next try is known by its key.
+const joiningFile = "joining.json"
+
+type joining struct {
+	Name string `json:"name"`
+	Key  []byte `json:"key"` // PEM
+}
+
+// enlist makes this node a member of a swarm, unless it is one, and opens its keys: with --join an
+// empty data directory is admitted to that swarm, otherwise it begins one.
+func (h *host) enlist(ctx context.Context) (*pki.Authority, error) {
+	interrupted := exists(h.dir.file(joiningFile))
+	switch {
+	case h.known && !h.me.m.Left.IsZero():
+		return nil, fmt.Errorf("node %s left the swarm at %s: to use this machine again, run: podman-swarm reset --yes, then init or join",
+			h.me.m.Name, h.me.m.Left.Format(time.RFC3339))
+	case h.known:
+	case interrupted && h.cfg.Join == "":
+		return nil, fmt.Errorf("%s was about to join a swarm when it was interrupted: say --join and --join-token again, or run: podman-swarm reset --yes", h.cfg.DataDir)
+	case h.cfg.Join != "" && !interrupted && (exists(h.dir.file("pki")) || exists(h.dir.file("state"))):
+		return nil, fmt.Errorf("--join %s: %s has the data of another swarm already: run podman-swarm reset --yes first, or use another --data-dir", h.cfg.Join, h.cfg.DataDir)
+	case h.cfg.Join != "":
+		if err := h.joinSwarm(ctx); err != nil {
+			return nil, err
+		}
+	}
+	keys, err := pki.Open(h.dir.file("pki"))
+	if err != nil {
+		return nil, err
+	}
+	if h.known {
+		return keys, nil
+	}
+	h.me.m.Cluster, h.me.m.Name = keys.Cluster(), h.cfg.NodeName
+	h.me.m.PodCIDR, h.me.m.ServiceCIDR = h.cfg.PodCIDR, h.cfg.ServiceCIDR
+	if err := h.me.m.save(h.me.file); err != nil {
+		return nil, err
+	}
+	if interrupted || h.cfg.Join != "" {
+		if err := os.Remove(h.dir.file(joiningFile)); err != nil {
+			return nil, fmt.Errorf("join: %w", err)
+		}
+	}
+	return keys, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// joinSwarm asks a node of the swarm to be admitted. After a refusal nothing is left of the try.
+func (h *host) joinSwarm(ctx context.Context) error {
+	if h.cfg.JoinToken == "" {
+		return fmt.Errorf("--join %s needs --join-token: on a node of that swarm run: podman-swarm token create", h.cfg.Join)
+	}
+	try, err := h.tryAgain()
+	if err != nil {
+		return err
+	}
+	// What an interrupted try left there is made anew, for the same key.
+	if err := os.RemoveAll(h.dir.file("pki")); err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	admission, err := join.Join(ctx, join.Newcomer{
+		Token: h.cfg.JoinToken, Nodes: []string{joinAddr(h.cfg.Join)}, Dial: dialGuest, Dir: h.dir.file("pki"),
+		Name: h.cfg.NodeName, Address: h.cfg.wireAddr(), PodCIDR: h.wish, Release: version.Swarm(), Format: swarmFormat, Key: try.Key,
+	})
+	if err != nil {
+		var refusal *join.Refusal
+		if errors.As(err, &refusal) {
+			err = errors.Join(err, os.Remove(h.dir.file(joiningFile)))
+		}
+		return err
+	}
+	h.cfg.PodCIDR, h.cfg.ServiceCIDR = admission.PodCIDR.String(), admission.ServiceRange.String()
+	h.me.m.Lineage, h.me.m.Peers = admission.Lineage, admission.Peers
+	h.log.Info("admitted to the swarm", "cluster", admission.Cluster, "by", h.cfg.Join, "podCIDR", h.cfg.PodCIDR)
+	return nil
+}
+
+// tryAgain returns what an interrupted try of this node was known by, or begins one.
+func (h *host) tryAgain() (joining, error) {
+	var try joining
+	file := h.dir.file(joiningFile)
+	data, err := os.ReadFile(file) //nolint:gosec // our own directory
+	if err == nil && json.Unmarshal(data, &try) == nil && try.Name == h.cfg.NodeName {
+		return try, nil
+	}
+	if try.Key, err = pki.NewNodeKey(); err != nil {
+		return try, err
+	}
+	try.Name = h.cfg.NodeName
+	if data, err = json.Marshal(try); err != nil {
+		return try, err
+	}
+	return try, pki.WriteFile(file, data)
+}
+
+func dialGuest(ctx context.Context, addr string, verify func(chain []*x509.Certificate) error) (net.Conn, error) {
+	return wire.DialGuest(ctx, addr, peers.JoinProto, verify)
+}
+
+// recall fills in what this data directory already is.
+func (h *host) recall() error {
+	file := h.dir.file(memberFile)
+	m, known, err := loadMembership(file)
+	if err != nil {
+		return err
+	}
+	h.me, h.known = &self{file: file, m: m}, known
+	if known {
+		h.cfg, err = m.agrees(h.cfg)
+		return err
+	}
+	if h.cfg.PodCIDR != "" {
+		h.wish = netip.MustParsePrefix(h.cfg.PodCIDR)
+	} else {
+		h.cfg.PodCIDR = firstPodCIDR
+	}
+	if h.cfg.ServiceCIDR == "" {
+		h.cfg.ServiceCIDR = firstServiceCIDR
+	}
+	return nil
+}

@@ -1,0 +1,312 @@
+package operate
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/podman-swarm/podman-swarm/internal/backup"
+	"github.com/podman-swarm/podman-swarm/internal/node/peers"
+	"github.com/podman-swarm/podman-swarm/internal/state"
+	"github.com/podman-swarm/podman-swarm/internal/swarm"
+)
+
+// backups are files on each node; this node makes its own and knows of the others'. A backup is
+// named NODE/FILE.
+type backups struct {
+	Config
+	making sync.Mutex
+}
+
+// policyKey is where the policy of the whole swarm is kept.
+const policyKey = "/swarm/backups/policy"
+
+func defaultPolicy() swarm.BackupPolicy {
+	return swarm.BackupPolicy{Every: swarm.Duration(time.Hour), Keep: 48}
+}
+
+// own lists the backups of this node.
+func (b *backups) own() ([]swarm.Backup, error) {
+	kept, err := backup.List(b.Backups)
+	if err != nil {
+		return nil, err
+	}
+	out := []swarm.Backup{}
+	for _, k := range kept {
+		out = append(out, swarm.Backup{ID: b.Node + "/" + k.Name, Node: b.Node, Path: k.Path, Created: k.Created, Size: k.Size})
+	}
+	return out, nil
+}
+
+// List implements swarm.Backups.
+func (b *backups) List(ctx context.Context) ([]swarm.Backup, error) {
+	out := []swarm.Backup{}
+	peers.AskAll(ctx, b.Peers, "backups", "", func(_ peers.Member, theirs []swarm.Backup) { out = append(out, theirs...) })
+	slices.SortFunc(out, func(x, y swarm.Backup) int {
+		return cmp.Or(y.Created.Compare(x.Created), cmp.Compare(x.ID, y.ID))
+	})
+	return out, nil
+}
+
+// Create implements swarm.Backups.
+func (b *backups) Create(ctx context.Context, req swarm.BackupRequest, say swarm.Progress) (swarm.Backup, error) {
+	b.making.Lock()
+	defer b.making.Unlock()
+	say("writing state, keys and objects")
+	st := b.Store.Status()
+	path, err := backup.Create(ctx, b.Backups, backup.Source{
+		Info: backup.Info{Cluster: b.Keys.Cluster(), Lineage: st.Lineage.ID, Node: b.Node, Release: b.Release},
+		Snapshot: func(w io.Writer) (uint64, error) {
+			revision := b.Store.Revision()
+			return revision, b.Store.Export(w)
+		},
+		Keys:    func() ([]byte, error) { return b.Keys.Bundle(), nil },
+		Objects: backup.Objects(b.REST),
+	})
+	if err != nil {
+		return swarm.Backup{}, err
+	}
+	say("read back and compared: %s", path)
+	return b.describe(path, req.Reason)
+}
+
+func (b *backups) describe(path, reason string) (swarm.Backup, error) {
+	info, err := backup.Verify(path)
+	if err != nil {
+		return swarm.Backup{}, err
+	}
+	file, err := os.Stat(path)
+	if err != nil {
+		return swarm.Backup{}, err
+	}
+	return swarm.Backup{
+		ID: b.Node + "/" + file.Name(), Node: b.Node, Path: path, Created: info.Created, Revision: info.Revision,
+		Objects: info.Objects, Size: file.Size(), Release: info.Release, Reason: reason, Verified: time.Now().UTC(),
+	}, nil
+}
+
+// find returns a backup of this node.
+func (b *backups) find(id string) (backup.Kept, error) {
+	node, name, ok := strings.Cut(id, "/")
+	if !ok {
+		node, name = b.Node, id
+	}
+	if node != b.Node {
+		return backup.Kept{}, swarm.Refused("backup %s is on node %s: ask that node (psctl --server), or copy the file here", id, node)
+	}
+	kept, err := backup.List(b.Backups)
+	if err != nil {
+		return backup.Kept{}, err
+	}
+	i := slices.IndexFunc(kept, func(k backup.Kept) bool { return k.Name == name })
+	if i < 0 {
+		return backup.Kept{}, swarm.NotFound("there is no backup %q on node %s: see psctl swarm backup list", id, b.Node)
+	}
+	return kept[i], nil
+}
+
+// Open implements swarm.BackupFiles.
+func (b *backups) Open(_ context.Context, id string) (io.ReadCloser, int64, error) {
+	k, err := b.find(id)
+	if err != nil {
+		return nil, 0, err
+	}
+	f, err := os.Open(k.Path)
+	if err != nil {
+		return nil, 0, err
+	}
+	return f, k.Size, nil
+}
+
+// Delete implements swarm.Backups.
+func (b *backups) Delete(_ context.Context, id string) error {
+	k, err := b.find(id)
+	if err != nil {
+		return err
+	}
+	return os.Remove(k.Path)
+}
+
+// Policy implements swarm.Backups.
+func (b *backups) Policy(context.Context) (swarm.BackupPolicy, error) { return b.policy(), nil }
+
+func (b *backups) policy() swarm.BackupPolicy {
+	p := defaultPolicy()
+	if e, ok := b.Store.View().Get(policyKey); ok {
+		var set swarm.BackupPolicy
+		if json.Unmarshal(e.Value, &set) == nil && set.Keep > 0 {
+			return set
+		}
+	}
+	return p
+}
+
+// SetPolicy implements swarm.Backups.
+func (b *backups) SetPolicy(ctx context.Context, p swarm.BackupPolicy) error {
+	if p.Keep < 1 || p.Every < 0 || p.Every > 0 && time.Duration(p.Every) < time.Minute {
+		return swarm.Invalid("a policy keeps at least 1 backup, made every 1m or more seldom (0: none by itself)")
+	}
+	data, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	_, err = b.Store.Apply(ctx, state.Write{Key: policyKey, Value: data, Expect: state.Any})
+	return unavailable(err)
+}
+
+// policyPoll is how often it is looked whether a backup is due.
+const policyPoll = time.Minute
+
+// Run makes this node's backups by the policy until ctx ends. Nothing is written when nothing has
+// changed since the last one.
+func (b *backups) Run(ctx context.Context) error {
+	tick := time.NewTicker(policyPoll)
+	defer tick.Stop()
+	var last uint64
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		if revision := b.Store.Revision(); revision != last && b.due(time.Now()) {
+			if _, err := b.Create(ctx, swarm.BackupRequest{Reason: "by policy"}, func(string, ...any) {}); err != nil && ctx.Err() == nil {
+				b.Log.Warn("backup", "err", err)
+				continue
+			}
+			last = revision
+			b.prune()
+		}
+	}
+}
+
+// due tells whether the newest backup is older than the policy wants.
+func (b *backups) due(now time.Time) bool {
+	every := time.Duration(b.policy().Every)
+	kept, err := backup.List(b.Backups)
+	return every > 0 && err == nil && (len(kept) == 0 || now.Sub(kept[0].Created) >= every)
+}
+
+// prune removes what the policy does not keep: the newest ones stay, and one of each of the last days.
+func (b *backups) prune() {
+	r := backup.DefaultRetention()
+	r.Hours = b.policy().Keep
+	if n, err := backup.Prune(b.Backups, r); err != nil {
+		b.Log.Warn("remove old backups", "err", err)
+	} else if n > 0 {
+		b.Log.Debug("removed old backups", "count", n)
+	}
+}
+
+// Restore implements swarm.Backups.
+func (b *backups) Restore(ctx context.Context, id string, say swarm.Progress) error {
+	k, err := b.find(id)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(k.Path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return b.RestoreFrom(ctx, f, say)
+}
+
+// RestoreFrom implements swarm.BackupFiles: it makes the state of the running swarm that of the
+// backup, by ordinary writes, so that every watcher and every node follows.
+func (b *backups) RestoreFrom(ctx context.Context, file io.Reader, say swarm.Progress) error {
+	c, err := backup.Read(file)
+	if errors.Is(err, backup.ErrDamaged) {
+		return swarm.Invalid("%v: nothing was changed", err)
+	}
+	if err != nil {
+		return err
+	}
+	if c.Info.Cluster != b.Keys.Cluster() {
+		return swarm.Refused("the backup is of another swarm (%s, this is %s): stop this node and run: podman-swarm restore FILE, in an empty data directory", c.Info.Cluster, b.Keys.Cluster())
+	}
+	want, err := state.ReadExport(strings.NewReader(string(c.Snapshot)))
+	if err != nil {
+		return swarm.Invalid("%v: nothing was changed", err)
+	}
+	if err := b.Store.Barrier(ctx); err != nil {
+		return unavailable(err)
+	}
+	writes := difference(b.Store.View(), want)
+	say("backup of %s, revision %d: %d keys differ", c.Info.Created.Format(time.RFC3339), c.Info.Revision, len(writes))
+	// Half a restore is worse than none: it goes on when the client has gone.
+	return b.applyAll(context.WithoutCancel(ctx), writes, say)
+}
+
+// parallel is how many writes are on their way at a time.
+const parallel = 16
+
+func (b *backups) applyAll(ctx context.Context, writes []state.Write, say swarm.Progress) error {
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var errs []error
+	next := make(chan state.Write)
+	for range parallel {
+		all.Go(func() {
+			for w := range next {
+				_, err := b.Store.Apply(ctx, w)
+				if err != nil && !errors.Is(err, state.ErrConflict) { // of a deletion: it is gone already
+					mu.Lock()
+					errs = append(errs, fmt.Errorf("%s: %w", w.Key, err))
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	for i, w := range writes {
+		next <- w
+		if (i+1)%1000 == 0 {
+			say("%d of %d written", i+1, len(writes))
+		}
+	}
+	close(next)
+	all.Wait()
+	if len(errs) > 0 {
+		return fmt.Errorf("%d of %d keys were not restored, the first: %w: run the restore again", len(errs), len(writes), errs[0])
+	}
+	say("%d keys written", len(writes))
+	return nil
+}
+
+// difference lists the writes that make now what want is. What belongs to the swarm itself (members,
+// tokens, keys, the journal) stays, as do events.
+func difference(now, want state.View) []state.Write {
+	var writes []state.Write
+	want.Ascend("", "", func(e *state.Entry) bool {
+		if !restorable(e) {
+			return true
+		}
+		if cur, ok := now.Get(e.Key); !ok || !slices.Equal(cur.Value, e.Value) {
+			writes = append(writes, state.Write{Key: e.Key, Value: e.Value, Expect: state.Any})
+		}
+		return true
+	})
+	now.Ascend("", "", func(e *state.Entry) bool {
+		if _, ok := want.Get(e.Key); !ok && restorable(e) {
+			writes = append(writes, state.Write{Key: e.Key, Delete: true, Expect: state.Any})
+		}
+		return true
+	})
+	return writes
+}
+
+// ownKeys is where everything is that is not Kubernetes'.
+const ownKeys = "/swarm/"
+
+// restorable are objects that do not tell of the past, as events do.
+func restorable(e *state.Entry) bool {
+	return e.Expires == 0 && !strings.HasPrefix(e.Key, ownKeys)
+}

@@ -1,0 +1,59 @@
+package operate
+
+import (
+	"context"
+	"encoding/hex"
+	"log/slog"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/podman-swarm/podman-swarm/internal/join"
+	"github.com/podman-swarm/podman-swarm/internal/node/peers"
+	"github.com/podman-swarm/podman-swarm/internal/pki"
+	"github.com/podman-swarm/podman-swarm/internal/state"
+	"github.com/podman-swarm/podman-swarm/internal/swarm"
+)
+
+// Config is what the operations work on.
+type Config struct {
+	Node string // this one
+	// Addr is this node's address for other nodes: newcomers are told it.
+	Addr   string
+	Freeze bool // --on-quorum-loss=freeze
+	Store  *state.Store
+	Peers  *peers.Peers
+	Keys   *pki.Authority
+	Cert   *pki.NodeCert
+	Tokens *join.Tokens
+	// REST reaches the API of this process as a member of system:masters, Client is for it.
+	REST    *rest.Config
+	Client  kubernetes.Interface
+	Backups string // directory
+	Release string
+	// Left is called when this node has left the swarm: its agent is to end.
+	Left func() error
+	Log  *slog.Logger
+}
+
+// New returns the backend of /swarm/v1 and what must run beside it, and has this node answer other
+// nodes' questions.
+func New(cfg Config) (b swarm.Backend, run func(context.Context) error) {
+	kept := &backups{Config: cfg}
+	cfg.Peers.AnswerQuestions(peers.Answers{
+		"words":   func(context.Context, string) (any, error) { return words(cfg), nil },
+		"backups": func(context.Context, string) (any, error) { return kept.own() },
+	})
+	return swarm.Backend{
+		Reader: reader{cfg}, Tokens: tokens{cfg}, Conflicts: conflicts{cfg.Store}, Nodes: nodes{cfg}, Keys: keys{cfg},
+		Backups: kept, Files: kept,
+	}, kept.Run
+}
+
+func words(cfg Config) peers.Words {
+	st := cfg.Store.Status()
+	return peers.Words{
+		Node: cfg.Node, Index: st.Index, Revision: st.Revision, Keys: cfg.Keys.Generation(),
+		Issuer: hex.EncodeToString(cfg.Cert.Certificate().Leaf.AuthorityKeyId),
+	}
+}
