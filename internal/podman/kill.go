@@ -3,6 +3,7 @@ package podman
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -24,23 +25,29 @@ func killProcess(pid int, sig unix.Signal) error {
 // reapExec has an exec session that is over removed now. Podman's API leaves two conmon processes (3 MB) and
 // the session's record behind for five minutes, in case somebody asks for the exit code: a probe every few
 // seconds would pile up dozens, and a pod whose cgroup holds one takes 3 s to remove. The second of them only sleeps;
-// SIGTERM wakes it, and it runs Podman's own cleanup. Measured on 4.3.1 and 5.4.2.
+// SIGTERM wakes it, and it runs Podman's own cleanup. Measured on 4.3.1 and 5.4.2. It comes a moment after the exit
+// code, on a busy machine a long one; when the session has no process any more, there is nothing to do.
 func reapExec(ctx context.Context, session string) {
-	const tries, wait = 20, 5 * time.Millisecond // the sleeper comes a moment after the exit code
-	for range tries {
-		if pid := findSleeper(session); pid != 0 {
-			_ = killProcess(pid, unix.SIGTERM)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), exitWait) // also for a caller who has gone
+	defer cancel()
+	for wait := 5 * time.Millisecond; ctx.Err() == nil; wait = min(2*wait, 100*time.Millisecond) {
+		sleeper, monitors := findSleeper(session)
+		if sleeper != 0 {
+			_ = killProcess(sleeper, unix.SIGTERM)
+			return
+		}
+		if monitors == 0 {
 			return
 		}
 		pause(ctx, wait)
 	}
 }
 
-// findSleeper finds the conmon of a session whose parent is another conmon of it.
-func findSleeper(session string) int {
+// findSleeper finds the conmon of a session whose parent is another conmon of it, and counts them all.
+func findSleeper(session string) (sleeper, monitors int) {
 	dirs, err := os.ReadDir("/proc")
 	if err != nil {
-		return 0
+		return 0, 0
 	}
 	want := []byte("\x00-u\x00" + session + "\x00")
 	conmons := map[int]bool{}
@@ -56,25 +63,16 @@ func findSleeper(session string) int {
 	}
 	for pid := range conmons {
 		if conmons[parentOf(pid)] {
-			return pid
+			sleeper = pid
 		}
 	}
-	return 0
+	return sleeper, len(conmons)
 }
 
 // parentOf reads the fourth field of /proc/PID/stat; the second one is in parentheses and may hold anything.
-func parentOf(pid int) int {
-	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-	if err != nil {
-		return 0
-	}
-	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	if len(fields) < 2 {
-		return 0
-	}
-	ppid, err := strconv.Atoi(string(fields[1]))
-	if err != nil {
-		return 0
-	}
-	return ppid
+func parentOf(pid int) (parent int) {
+	b, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat")) // empty: it has ended
+	var state string
+	_, _ = fmt.Sscan(string(b[bytes.LastIndexByte(b, ')')+1:]), &state, &parent)
+	return parent
 }

@@ -293,12 +293,17 @@ func (c *Client) killExec(ctx context.Context, session string) {
 	ctx, cancel := context.WithTimeout(ctx, exitWait)
 	defer cancel()
 	st, err := c.execInspect(ctx, session)
-	if err != nil || !st.Running || st.Pid <= 1 {
+	if err != nil {
 		return
 	}
-	if err := killProcess(st.Pid, unix.SIGKILL); err != nil {
-		c.log.Debug("exec outlives its caller", "session", session, "pid", st.Pid, "err", err)
-		return
+	if st.Running { // else it ended just before its caller went
+		if st.Pid <= 1 {
+			return
+		}
+		if err := killProcess(st.Pid, unix.SIGKILL); err != nil {
+			c.log.Debug("exec outlives its caller", "session", session, "pid", st.Pid, "err", err)
+			return
+		}
 	}
 	reapExec(ctx, session)
 }
