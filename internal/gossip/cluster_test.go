@@ -33,7 +33,7 @@ func address(i int) string { return fmt.Sprintf("10.0.%d.%d:7946", i/200, i%200+
 func nodeName(i int) string { return fmt.Sprintf("n%02d", i) }
 
 // inCluster runs a test with n members that know each other.
-func inCluster(t *testing.T, n int, loss float64, f func(*testing.T, *cluster)) {
+func inCluster(t *testing.T, n int, loss float64, f func(*cluster)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		c := &cluster{t: t, net: newNetwork(time.Millisecond, loss)}
@@ -45,8 +45,8 @@ func inCluster(t *testing.T, n int, loss float64, f func(*testing.T, *cluster)) 
 			}
 		}
 		c.within(10*time.Second, "all see all", func() bool { return c.agree(n) })
-		time.Sleep(20 * time.Second) // so that rumours of the beginning are over
-		f(t, c)
+		pause(20 * time.Second) // so that rumours of the beginning are over
+		f(c)
 	})
 }
 
@@ -126,19 +126,29 @@ func (c *cluster) close() {
 	}
 }
 
+// pause lets virtual time pass.
+func pause(d time.Duration) { <-time.After(d) }
+
 // within waits for a condition and returns how long it took.
 func (c *cluster) within(d time.Duration, what string, ok func() bool) time.Duration {
 	c.t.Helper()
 	const step = 20 * time.Millisecond
-	for start := time.Now(); ; time.Sleep(step) {
+	for start := time.Now(); ; pause(step) {
 		if ok() {
 			return time.Since(start)
 		}
 		if time.Since(start) > d {
 			for i, x := range c.all {
-				if x != nil {
-					c.t.Logf("%s sees %d alive", nodeName(i), x.count(Alive))
+				if x == nil {
+					continue
 				}
+				var seen []string
+				for _, m := range x.Members() {
+					if m.State != Alive {
+						seen = append(seen, fmt.Sprintf("%s %v for %v", m.Name, m.State, time.Since(m.Since)))
+					}
+				}
+				c.t.Logf("%s sees %d alive, not %v", nodeName(i), x.count(Alive), seen)
 			}
 			c.t.Fatalf("not within %v: %s", d, what)
 		}

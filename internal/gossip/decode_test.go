@@ -77,7 +77,7 @@ func TestLog(t *testing.T) {
 		for i := range 1000 {
 			l.Printf("[ERR] memberlist: Decrypt packet failed: no installed keys could decrypt the message from=10.0.0.%d:7946", i%250)
 		}
-		time.Sleep(sayEvery)
+		pause(sayEvery)
 		l.Print("[ERR] memberlist: Decrypt packet failed: again")
 		if got := strings.Count(out.String(), "level=WARN msg=memberlist says=\"Decrypt packet failed"); got != 2 {
 			t.Errorf("said %d times:\n%s", got, out.String())
@@ -92,16 +92,17 @@ func TestIdleTraffic(t *testing.T) {
 		packets, bytes float64 // a second and member, at most
 	}{{3, 5, 1500}, {10, 5, 2000}, {50, 5, 4000}} {
 		t.Run(fmt.Sprint(tt.n), func(t *testing.T) {
-			inCluster(t, tt.n, 0, func(t *testing.T, c *cluster) {
+			inCluster(t, tt.n, 0, func(c *cluster) {
+				t := c.t
 				for i, x := range c.all {
 					if err := x.SetMeta(bytes.Repeat([]byte{byte(i)}, 200)); err != nil {
 						t.Fatal(err)
 					}
 				}
-				time.Sleep(10 * time.Second)
+				pause(10 * time.Second)
 				c.net.traffic()
 				const span = time.Minute
-				time.Sleep(span)
+				pause(span)
 				packets, size := c.net.traffic()
 				per := func(x int) float64 { return float64(x) / span.Seconds() / float64(tt.n) }
 				t.Logf("%d idle members: %.1f packets/s and %.0f bytes/s sent by each, streams included", tt.n, per(packets), per(size))

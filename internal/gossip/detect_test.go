@@ -21,7 +21,8 @@ func TestDetection(t *testing.T) {
 		{50, 3, 8 * time.Second},
 	} {
 		t.Run(fmt.Sprint(tt.n), func(t *testing.T) {
-			inCluster(t, tt.n, 0.01, func(t *testing.T, c *cluster) {
+			inCluster(t, tt.n, 0.01, func(c *cluster) {
+				t := c.t
 				var sum, worst time.Duration
 				for range tt.rounds {
 					last := tt.n - 1
@@ -35,7 +36,7 @@ func TestDetection(t *testing.T) {
 					c.start(last, address(last))
 					c.join(last, 0)
 					c.within(5*time.Second, "it is back", func() bool { return c.agree(tt.n) })
-					time.Sleep(5 * time.Second)
+					pause(5 * time.Second)
 				}
 				t.Logf("%d members: known to all after %v on average, %v at worst", tt.n, sum/time.Duration(tt.rounds), worst)
 			})
@@ -58,7 +59,8 @@ func TestPartition(t *testing.T) {
 		{50, 25, 16 * time.Second},
 	} {
 		t.Run(fmt.Sprintf("%d of %d", tt.left, tt.n), func(t *testing.T) {
-			inCluster(t, tt.n, 0.01, func(t *testing.T, c *cluster) {
+			inCluster(t, tt.n, 0.01, func(c *cluster) {
+				t := c.t
 				survives := map[netip.AddrPort]bool{}
 				for i := range tt.left {
 					survives[c.addr(i)] = true
@@ -74,7 +76,7 @@ func TestPartition(t *testing.T) {
 					return true
 				})
 				// Longer than memberlist remembers the dead.
-				time.Sleep(2 * gossipToTheDead)
+				pause(2 * gossipToTheDead)
 				c.net.split(nil)
 				healed := c.within(6*time.Second, "all see all again", func() bool { return c.agree(tt.n) })
 				t.Logf("%d of %d know after %v, and see the others again after %v", tt.left, tt.n, took, healed)
@@ -85,7 +87,8 @@ func TestPartition(t *testing.T) {
 
 // TestNoFalseAlarm loses one datagram in twenty for minutes: nobody is given up.
 func TestNoFalseAlarm(t *testing.T) {
-	inCluster(t, 20, 0.05, func(t *testing.T, c *cluster) {
+	inCluster(t, 20, 0.05, func(c *cluster) {
+		t := c.t
 		changed := c.all[0].Changed()
 		select {
 		case <-changed:

@@ -13,6 +13,7 @@
 //     users, so each member's metadata starts with a byte of flags, one of which says "leaving";
 //   - metadata that changes often is spread at most a few times a second, and once more when it has
 //     come to rest, because a rumour may miss a member;
+//   - what a rumour missed is found within seconds: probes compare views (views.go);
 //   - partitions heal: Run keeps trying known addresses that are not alive;
 //   - Close waits. memberlist leaves goroutines and connections behind.
 //

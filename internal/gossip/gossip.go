@@ -19,7 +19,7 @@ type Gossip struct {
 	addr        netip.AddrPort
 	log         *slog.Logger
 	book        *book
-	list        *memberlist.Memberlist
+	list        *memberlist.Memberlist // set once; what it calls while it starts may not use it (see spawn)
 
 	rotating sync.Mutex // serializes what is done to ring
 	ring     *memberlist.Keyring
@@ -68,10 +68,15 @@ func Open(ctx context.Context, cfg Config) (*Gossip, error) {
 		cfg.close()
 		return nil, fmt.Errorf("open gossip socket: %w", err)
 	}
-	if g.list, err = memberlist.Create(g.settings(t, ring)); err != nil {
+	g.life, g.end = context.WithCancel(context.WithoutCancel(ctx))
+	list, err := memberlist.Create(g.settings(t, ring))
+	if err != nil {
+		g.end()
 		return nil, errors.Join(fmt.Errorf("start gossip: %w", err), t.Shutdown())
 	}
-	g.life, g.end = context.WithCancel(context.WithoutCancel(ctx))
+	g.mu.Lock()
+	g.list = list
+	g.mu.Unlock()
 	g.work.Go(g.announce)
 	return g, nil
 }
@@ -199,11 +204,11 @@ func (g *Gossip) leave() error {
 	return nil
 }
 
-// spawn runs f in a goroutine that Close waits for, unless it is too late for that.
+// spawn runs f in a goroutine that Close waits for, unless it is too late or too early for that.
 func (g *Gossip) spawn(f func()) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.closed {
+	if g.closed || g.list == nil {
 		return false
 	}
 	g.work.Go(f)

@@ -12,14 +12,15 @@ import (
 )
 
 func TestKeyRotation(t *testing.T) {
-	inCluster(t, 5, 0.02, func(t *testing.T, c *cluster) {
+	inCluster(t, 5, 0.02, func(c *cluster) {
+		t := c.t
 		old, next := key(1), key(2)
 		for _, keys := range [][][]byte{{old, next}, {next, old}, {next}} {
 			for _, x := range c.all { // one after another, as they hear of it
 				if err := x.SetKeys(keys); err != nil {
 					t.Fatal(err)
 				}
-				time.Sleep(700 * time.Millisecond)
+				pause(700 * time.Millisecond)
 				if !c.agree(5) {
 					t.Fatal("a member was lost")
 				}
@@ -44,7 +45,8 @@ func TestKeyRotation(t *testing.T) {
 }
 
 func TestStrangersAreNotAdmitted(t *testing.T) {
-	inCluster(t, 3, 0, func(t *testing.T, c *cluster) {
+	inCluster(t, 3, 0, func(c *cluster) {
+		t := c.t
 		stranger, err := c.open(9, address(9), key(9))
 		if err != nil {
 			t.Fatal(err)
@@ -56,7 +58,7 @@ func TestStrangersAreNotAdmitted(t *testing.T) {
 		} else if strings.Contains(err.Error(), "\n") {
 			t.Errorf("more than a line: %q", err)
 		}
-		time.Sleep(time.Minute)
+		pause(time.Minute)
 		if !c.agree(3) || stranger.count(Alive) != 1 {
 			t.Error("a stranger was let in")
 		}

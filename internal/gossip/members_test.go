@@ -14,7 +14,8 @@ import (
 func TestMetadataSpreads(t *testing.T) {
 	for _, n := range []int{2, 5, 50} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			inCluster(t, n, 0.02, func(t *testing.T, c *cluster) {
+			inCluster(t, n, 0.02, func(c *cluster) {
+				t := c.t
 				var sum, worst time.Duration
 				const rounds = 20
 				for i := range rounds {
@@ -27,7 +28,7 @@ func TestMetadataSpreads(t *testing.T) {
 						return c.each(func(x *node) bool { return bytes.Equal(x.member(nodeName(from)).Meta, want) })
 					})
 					sum, worst = sum+took, max(worst, took)
-					time.Sleep(2 * time.Second)
+					pause(2 * time.Second)
 				}
 				t.Logf("%d members: metadata is everywhere after %v on average, %v at worst", n, sum/rounds, worst)
 			})
@@ -38,7 +39,8 @@ func TestMetadataSpreads(t *testing.T) {
 // TestMetadataInQuickSuccession changes it far more often than it may be spread: the last one wins,
 // and the network does not notice.
 func TestMetadataInQuickSuccession(t *testing.T) {
-	inCluster(t, 5, 0.02, func(t *testing.T, c *cluster) {
+	inCluster(t, 5, 0.02, func(c *cluster) {
+		t := c.t
 		c.net.traffic()
 		var last []byte
 		for i := range 1000 {
@@ -46,7 +48,7 @@ func TestMetadataInQuickSuccession(t *testing.T) {
 			if err := c.all[0].SetMeta(last); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(2 * time.Millisecond)
+			pause(2 * time.Millisecond)
 		}
 		c.within(1500*time.Millisecond, "everyone knows the last one", func() bool {
 			return c.each(func(x *node) bool { return bytes.Equal(x.member(nodeName(0)).Meta, last) })
@@ -63,7 +65,8 @@ func TestMetadataInQuickSuccession(t *testing.T) {
 func TestLeave(t *testing.T) {
 	for _, n := range []int{2, 5, 50} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			inCluster(t, n, 0.02, func(t *testing.T, c *cluster) {
+			inCluster(t, n, 0.02, func(c *cluster) {
+				t := c.t
 				last := n - 1
 				leaver := c.all[last]
 				start := time.Now()
@@ -82,7 +85,7 @@ func TestLeave(t *testing.T) {
 				}
 
 				// It is not sought, forgotten when told to, and may come back.
-				time.Sleep(time.Minute)
+				pause(time.Minute)
 				c.all[0].Forget(nodeName(last))
 				if got := len(c.all[0].Members()); got != n-1 {
 					t.Errorf("%d members are remembered after Forget", got)
@@ -97,7 +100,8 @@ func TestLeave(t *testing.T) {
 
 // TestLeaveAndReturn comes back before memberlist has forgotten the member that left.
 func TestLeaveAndReturn(t *testing.T) {
-	inCluster(t, 3, 0, func(t *testing.T, c *cluster) {
+	inCluster(t, 3, 0, func(c *cluster) {
+		t := c.t
 		if err := c.all[2].Leave(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -119,7 +123,8 @@ func TestLeaveAndReturn(t *testing.T) {
 func TestReturnElsewhere(t *testing.T) {
 	for name, known := range map[string]bool{"after its death is known": true, "at once": false} {
 		t.Run(name, func(t *testing.T) {
-			inCluster(t, 5, 0.02, func(t *testing.T, c *cluster) {
+			inCluster(t, 5, 0.02, func(c *cluster) {
+				t := c.t
 				c.all[4].host.unplug()
 				old := c.all[4]
 				go old.end()
@@ -148,7 +153,7 @@ func TestReturnElsewhere(t *testing.T) {
 				if !c.all[0].member(nodeName(4)).Since.After(since) {
 					t.Error("it is not alive since its return")
 				}
-				time.Sleep(30 * time.Second)
+				pause(30 * time.Second)
 				if !c.agree(5) {
 					t.Error("it did not last")
 				}
@@ -159,7 +164,8 @@ func TestReturnElsewhere(t *testing.T) {
 
 // TestNameTaken starts a second member with the name of one that lives on.
 func TestNameTaken(t *testing.T) {
-	inCluster(t, 3, 0, func(t *testing.T, c *cluster) {
+	inCluster(t, 3, 0, func(c *cluster) {
+		t := c.t
 		twin, err := c.open(2, "10.9.9.9:7946", key(1))
 		if err != nil {
 			t.Fatal(err)
@@ -169,7 +175,7 @@ func TestNameTaken(t *testing.T) {
 			t.Errorf("join: %v", err)
 		}
 		twin.end()
-		time.Sleep(30 * time.Second)
+		pause(30 * time.Second)
 		if m := c.all[0].member(nodeName(2)); m.State != Alive || m.Addr != address(2) {
 			t.Errorf("the first bearer of the name is %v at %s", m.State, m.Addr)
 		}
@@ -178,7 +184,7 @@ func TestNameTaken(t *testing.T) {
 
 // TestRestart ends all members at once, and starts them with nothing but addresses known from before.
 func TestRestart(t *testing.T) {
-	inCluster(t, 5, 0.02, func(t *testing.T, c *cluster) {
+	inCluster(t, 5, 0.02, func(c *cluster) {
 		var known []string
 		for i := range c.all {
 			known = append(known, address(i))
@@ -192,7 +198,8 @@ func TestRestart(t *testing.T) {
 }
 
 func TestJoinErrors(t *testing.T) {
-	inCluster(t, 2, 0, func(t *testing.T, c *cluster) {
+	inCluster(t, 2, 0, func(c *cluster) {
+		t := c.t
 		for _, tt := range []struct {
 			name  string
 			addrs []string
@@ -224,7 +231,8 @@ func TestJoinErrors(t *testing.T) {
 // TestChanged takes the channel before it looks, as one must, while members change: it never sleeps
 // over a change.
 func TestChanged(t *testing.T) {
-	inCluster(t, 3, 0, func(t *testing.T, c *cluster) {
+	inCluster(t, 3, 0, func(c *cluster) {
+		t := c.t
 		if _, err := c.all[0].Changed(), c.all[0].SetMeta([]byte("one")); err != nil {
 			t.Fatal(err)
 		}
@@ -243,7 +251,7 @@ func TestChanged(t *testing.T) {
 			if err := c.all[0].SetMeta([]byte{byte(i)}); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(announceEvery)
+			pause(announceEvery)
 		}
 		if err := c.all[0].SetMeta([]byte("last")); err != nil {
 			t.Fatal(err)
@@ -259,7 +267,8 @@ func TestChanged(t *testing.T) {
 
 // TestMembersAreCopies changes what Members returns.
 func TestMembersAreCopies(t *testing.T) {
-	inCluster(t, 2, 0, func(t *testing.T, c *cluster) {
+	inCluster(t, 2, 0, func(c *cluster) {
+		t := c.t
 		c.all[0].Members()[1].Meta[0] = '!'
 		if got := string(c.all[0].Members()[1].Meta); got != "new" {
 			t.Errorf("metadata is %q", got)
