@@ -72,7 +72,6 @@ func findSleeper(session string) (sleeper, monitors int) {
 // parentOf reads the fourth field of /proc/PID/stat; the second one is in parentheses and may hold anything.
 func parentOf(pid int) (parent int) {
 	b, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat")) // empty: it has ended
-	var state string
-	_, _ = fmt.Sscan(string(b[bytes.LastIndexByte(b, ')')+1:]), &state, &parent)
+	_, _ = fmt.Sscan(string(b[bytes.LastIndexByte(b, ')')+1:]), new(string), &parent)
 	return parent
 }

@@ -25,6 +25,18 @@ type traces struct {
 	podDirs, logDirs, runEntries int
 }
 
+// exceed tells whether there is more of anything than before. Less is no leak: what was there before
+// may have been waiting to go.
+func (tr traces) exceed(before traces) bool {
+	have, had := reflect.ValueOf(tr), reflect.ValueOf(before)
+	for i := range have.NumField() {
+		if have.Field(i).Int() > had.Field(i).Int() {
+			return true
+		}
+	}
+	return false
+}
+
 func hostTraces(t *testing.T) traces {
 	t.Helper()
 	inside, outside := machine.DataDir()
