@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/podman-swarm/podman-swarm/internal/state/engine"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 )
 
@@ -28,10 +29,10 @@ func (s *Store) Apply(ctx context.Context, w Write) (Result, error) {
 		return Result{}, err
 	}
 	var res Result
-	err := s.atLeader(ctx, func(ctx context.Context, in *instance) (err error) {
+	err := s.atLeader(ctx, func(ctx context.Context, in *engine.Engine) (err error) {
 		res, err = s.propose(ctx, in, w)
 		return err
-	}, func(ctx context.Context, in *instance, leader string) (err error) {
+	}, func(ctx context.Context, in *engine.Engine, leader string) (err error) {
 		res, err = s.forward(ctx, in, leader, w)
 		return err
 	})
@@ -52,16 +53,16 @@ func (w Write) validate() error {
 
 // atLeader calls here when this replica leads, there when another does, and again after errRetry
 // and changes of leadership.
-func (s *Store) atLeader(ctx context.Context, here func(context.Context, *instance) error,
-	there func(ctx context.Context, in *instance, leader string) error,
+func (s *Store) atLeader(ctx context.Context, here func(context.Context, *engine.Engine) error,
+	there func(ctx context.Context, in *engine.Engine, leader string) error,
 ) error {
 	timer := time.NewTimer(leaderWait)
 	defer timer.Stop()
 	for {
 		in := s.instance()
-		changed := in.change()
+		changed := in.Change()
 		err := errRetry
-		if in.leads() {
+		if in.Leads() {
 			err = here(ctx, in)
 		} else if addr, ok := s.leader(in); ok {
 			err = there(ctx, in, addr)
@@ -72,7 +73,7 @@ func (s *Store) atLeader(ctx context.Context, here func(context.Context, *instan
 			return err
 		}
 		// The look again is for signals that Raft dropped.
-		again := time.NewTimer(heartbeat / 2)
+		again := time.NewTimer(engine.Heartbeat / 2)
 		select {
 		case <-changed:
 		case <-again.C:
@@ -91,20 +92,20 @@ func (s *Store) atLeader(ctx context.Context, here func(context.Context, *instan
 }
 
 // propose puts the write into the log of this replica, which leads.
-func (s *Store) propose(ctx context.Context, in *instance, w Write) (Result, error) {
+func (s *Store) propose(ctx context.Context, in *engine.Engine, w Write) (Result, error) {
 	if err := s.space.check(); err != nil {
 		return Result{}, err
 	}
 	s.inflight.Add(1)
 	defer s.landed(in)
-	return s.commit(ctx, in, encode(in.fsm, w))
+	return s.commit(ctx, in, encode(in.Machine, w))
 }
 
 // commit puts an entry into the log and returns what became of it.
-func (s *Store) commit(ctx context.Context, in *instance, entry []byte) (Result, error) {
+func (s *Store) commit(ctx context.Context, in *engine.Engine, entry []byte) (Result, error) {
 	var f raft.ApplyFuture
-	err := in.await(ctx, func() raft.Future {
-		f = in.r.Apply(entry, leaderWait)
+	err := in.Await(ctx, func() raft.Future {
+		f = in.Raft.Apply(entry, leaderWait)
 		return f
 	})
 	if err != nil {
@@ -146,8 +147,8 @@ func (s *Store) translate(err error) error {
 
 // landed notes the end of a write. Followers learn that an entry is committed with the next one,
 // so when the last write of a burst is through, one empty entry follows it.
-func (s *Store) landed(in *instance) {
-	if s.inflight.Add(-1) == 0 && in.followed() {
+func (s *Store) landed(in *engine.Engine) {
+	if s.inflight.Add(-1) == 0 && in.Followed() {
 		select {
 		case s.nudge <- struct{}{}:
 		default:

@@ -3,6 +3,8 @@ package state
 import (
 	"context"
 	"sync"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/engine"
 )
 
 // coalescer lets callers share rounds: whoever comes while a round runs shares the next one, so
@@ -80,10 +82,10 @@ func (s *Store) Barrier(ctx context.Context) error {
 	if s.ctx.Err() != nil {
 		return ErrClosed
 	}
-	if in := s.instance(); in.alone() && in.fsm == s.machine() {
+	if in := s.instance(); in.Alone() && in.Machine == s.machine() {
 		// No other replica can have acknowledged anything, and Open applied all there was: true
 		// also while this one does not lead, because the disk is full.
-		return in.caughtUp(ctx)
+		return in.CaughtUp(ctx)
 	}
 	rev, err := s.barrier.wait(ctx)
 	if err != nil {
@@ -96,10 +98,10 @@ func (s *Store) Barrier(ctx context.Context) error {
 func (s *Store) barrierRound() (rev uint64, err error) {
 	ctx, cancel := context.WithTimeout(s.ctx, barrierTimeout)
 	defer cancel()
-	err = s.atLeader(ctx, func(ctx context.Context, in *instance) (err error) {
+	err = s.atLeader(ctx, func(ctx context.Context, in *engine.Engine) (err error) {
 		rev, err = s.vouch(ctx, in)
 		return err
-	}, func(ctx context.Context, in *instance, leader string) (err error) {
+	}, func(ctx context.Context, in *engine.Engine, leader string) (err error) {
 		rev, err = s.forwardBarrier(ctx, in, leader)
 		return err
 	})
@@ -110,19 +112,19 @@ func (s *Store) barrierRound() (rev uint64, err error) {
 }
 
 // vouch returns the revision of everything committed, once this replica is known to lead still.
-func (s *Store) vouch(ctx context.Context, in *instance) (uint64, error) {
+func (s *Store) vouch(ctx context.Context, in *engine.Engine) (uint64, error) {
 	// The commit index must be taken before the question who leads: caughtUp takes a later one,
 	// which is as good, since it only asks for more.
-	if !in.alone() {
-		if err := in.await(ctx, in.r.VerifyLeader); err != nil {
+	if !in.Alone() {
+		if err := in.Await(ctx, in.Raft.VerifyLeader); err != nil {
 			if ctx.Err() != nil {
 				return 0, ctx.Err()
 			}
 			return 0, errRetry
 		}
 	}
-	if err := in.caughtUp(ctx); err != nil {
+	if err := in.CaughtUp(ctx); err != nil {
 		return 0, err
 	}
-	return in.fsm.Revision(), nil
+	return in.Machine.Revision(), nil
 }

@@ -128,7 +128,7 @@ func BenchmarkOpen10k(b *testing.B) {
 			dir := benchDir(b)
 			s := filled(b, dir, 10_000)
 			if how == "snapshot" {
-				if err := s.instance().r.Snapshot().Error(); err != nil {
+				if err := s.instance().Raft.Snapshot().Error(); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -121,7 +121,7 @@ func (c *cluster) leader() int {
 	defer cancel()
 	for ctx.Err() == nil {
 		for i := range c.dirs {
-			if s := c.store(i); s != nil && s.instance().leads() && len(s.instance().voters()) >= len(c.dirs)-1 {
+			if s := c.store(i); s != nil && s.instance().Leads() && len(s.instance().Voters()) >= len(c.dirs)-1 {
 				return i
 			}
 		}
@@ -270,7 +270,7 @@ func TestLeaderLoss(t *testing.T) {
 		pause(ctx, 100*time.Millisecond)
 		start := time.Now()
 		if round == 1 { // gone without handing over
-			if err := c.store(l).instance().stop(); err != nil {
+			if err := c.store(l).instance().Stop(); err != nil {
 				t.Error(err)
 			}
 		}
@@ -310,7 +310,7 @@ func TestCatchUpBySnapshot(t *testing.T) {
 	for i := range 300 {
 		last = put(t, c.store(l), fmt.Sprintf("/k/%d", i%20), fmt.Sprint(i))
 	}
-	logs := c.store(l).instance().stores.logs
+	logs := c.store(l).instance().Stores.Logs
 	for first := uint64(0); first < 50; first, _ = logs.FirstIndex() {
 		if t.Context().Err() != nil {
 			t.Fatal("the log is never cut")

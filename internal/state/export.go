@@ -3,7 +3,9 @@ package state
 import (
 	"bytes"
 	"context"
+	crand "crypto/rand"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -17,6 +19,7 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/hlc"
 	"github.com/podman-swarm/podman-swarm/internal/state/codec"
 	"github.com/podman-swarm/podman-swarm/internal/state/disk"
+	"github.com/podman-swarm/podman-swarm/internal/state/home"
 	"github.com/podman-swarm/podman-swarm/internal/state/lineage"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 	"github.com/podman-swarm/podman-swarm/internal/state/raftnet"
@@ -31,25 +34,6 @@ const (
 	exportEnd     = "end."
 )
 
-// sink makes any writer one that snapshots are written to.
-type sink struct{ io.Writer }
-
-func (sink) ID() string    { return "" }
-func (sink) Cancel() error { return nil }
-func (sink) Close() error  { return nil }
-
-var _ raft.SnapshotSink = sink{}
-
-// dump writes a machine's state.
-func dump(m *machine.Machine, w io.Writer) error {
-	image, err := m.Snapshot()
-	if err != nil {
-		return err
-	}
-	defer image.Release()
-	return image.Persist(sink{w})
-}
-
 // Export writes the state at one revision, for Import. Writes go on meanwhile.
 func (s *Store) Export(w io.Writer) error {
 	sum := crc32.New(crc32.MakeTable(crc32.Castagnoli))
@@ -57,7 +41,7 @@ func (s *Store) Export(w io.Writer) error {
 	if _, err := both.Write(append([]byte(exportMagic), exportVersion)); err != nil {
 		return fmt.Errorf("export state: %w", err)
 	}
-	if err := dump(s.machine(), both); err != nil {
+	if err := home.Dump(s.machine(), both); err != nil {
 		return fmt.Errorf("export state: %w", err)
 	}
 	if _, err := w.Write(append(binary.BigEndian.AppendUint32(nil, sum.Sum32()), exportEnd...)); err != nil {
@@ -86,25 +70,25 @@ func Import(ctx context.Context, cfg Config, from io.Reader) (err error) {
 	if err != nil {
 		return err
 	}
-	h, err := newHome(cfg)
+	h, err := cfg.take()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, h.close()) }()
-	if st, err := h.open(); !errors.Is(err, fs.ErrNotExist) {
+	defer func() { err = errors.Join(err, h.Close()) }()
+	if st, err := h.Open(); !errors.Is(err, fs.ErrNotExist) {
 		if err == nil {
-			err = errors.Join(errors.New("there is state already: move it away first"), st.close())
+			err = errors.Join(errors.New("there is state already: move it away first"), st.Close())
 		}
 		return err
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	st, err := h.begin(next, func(st stores) error { return st.fill(m, max(m.Applied(), 1), self(cfg, next)) })
+	st, err := h.Begin(next, func(st home.Stores) error { return st.Fill(m, max(m.Applied(), 1), self(cfg, next)) })
 	if err != nil {
 		return err
 	}
-	return st.close()
+	return st.Close()
 }
 
 func readExport(from io.Reader) ([]byte, error) {
@@ -125,6 +109,12 @@ func readExport(from io.Reader) ([]byte, error) {
 		return nil, errors.New("the export is damaged or cut short: take another one")
 	}
 	return body[head:], nil
+}
+
+func randomName(bytes int) string {
+	b := make([]byte, bytes)
+	_, _ = crand.Read(b) // never fails
+	return hex.EncodeToString(b)
 }
 
 // newMachine makes an empty machine of a lineage.

@@ -9,12 +9,13 @@ import (
 
 	"github.com/podman-swarm/podman-swarm/internal/state/call"
 	"github.com/podman-swarm/podman-swarm/internal/state/codec"
+	"github.com/podman-swarm/podman-swarm/internal/state/engine"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 )
 
 // forward has the leader make the write, and waits until it is applied here too.
-func (s *Store) forward(ctx context.Context, in *instance, leader string, w Write) (Result, error) {
-	a, err := s.call(ctx, leader, call.Request{Kind: call.Write, Lineage: in.lineage(), Body: encodeWrite(w)})
+func (s *Store) forward(ctx context.Context, in *engine.Engine, leader string, w Write) (Result, error) {
+	a, err := s.call(ctx, leader, call.Request{Kind: call.Write, Lineage: in.Lineage(), Body: encodeWrite(w)})
 	if err != nil {
 		return Result{}, err
 	}
@@ -35,8 +36,8 @@ func (s *Store) forward(ctx context.Context, in *instance, leader string, w Writ
 }
 
 // forwardBarrier has the leader vouch for a revision.
-func (s *Store) forwardBarrier(ctx context.Context, in *instance, leader string) (uint64, error) {
-	a, err := s.call(ctx, leader, call.Request{Kind: call.Barrier, Lineage: in.lineage()})
+func (s *Store) forwardBarrier(ctx context.Context, in *engine.Engine, leader string) (uint64, error) {
+	a, err := s.call(ctx, leader, call.Request{Kind: call.Barrier, Lineage: in.Lineage()})
 	if err != nil && ctx.Err() == nil && !errors.Is(err, call.ErrMalformed) {
 		return 0, errRetry // asking again harms nobody
 	}

@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/podman-swarm/podman-swarm/internal/state/engine"
+	"github.com/podman-swarm/podman-swarm/internal/state/home"
 	"github.com/podman-swarm/podman-swarm/internal/state/lineage"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 	"github.com/podman-swarm/podman-swarm/internal/state/raftnet"
@@ -23,7 +25,7 @@ func (s *Store) keep() {
 	defer timer.Stop()
 	for s.ctx.Err() == nil {
 		in := s.instance()
-		changed, peers := in.change(), s.peersChanged()
+		changed, peers := in.Change(), s.peersChanged()
 		if s.cfg.Membership != nil {
 			if now := s.standing(in); now != told {
 				told = now
@@ -36,7 +38,7 @@ func (s *Store) keep() {
 			} else if verdict.Do != lineage.Stay {
 				acted, err := s.act(in, verdict, v)
 				if err != nil && s.ctx.Err() == nil {
-					s.log.Warn("this replica stays in its lineage for now", "lineage", in.lineage(), "err", err)
+					s.log.Warn("this replica stays in its lineage for now", "lineage", in.Lineage(), "err", err)
 					// Others may be at the same thing with the same result: not in step.
 					quiet = time.Now().Add(time.Second + rand.N(time.Second))
 				}
@@ -47,10 +49,10 @@ func (s *Store) keep() {
 			timer.Reset(wait)
 		}
 		select {
-		case <-in.stores.broken():
-			s.log.Error("the log failed, Raft is started again", "err", in.stores.disk.Log.Failed())
+		case <-in.Stores.Broken():
+			s.log.Error("the log failed, Raft is started again", "err", in.Stores.Failure())
 			s.restart(in)
-		case <-in.arrived:
+		case <-in.Arrived():
 			s.arrive(in)
 		case <-changed:
 		case <-peers:
@@ -77,13 +79,13 @@ func (s *Store) peers() []Peer {
 
 // standing is what peers are told of this replica. How far the log reaches concerns them while
 // nobody leads; then it stands still.
-func (s *Store) standing(in *instance) Standing {
+func (s *Store) standing(in *engine.Engine) Standing {
 	if s.leaving.Load() {
 		return Standing{}
 	}
-	out := Standing{Server: string(in.self), Lineage: in.lineage(), Born: in.fsm.Lineage().Born, Leader: in.leads()}
-	if !in.led() {
-		out.Term, out.Index, _ = in.stores.last() // 0 when it cannot be read
+	out := Standing{Server: string(in.Self), Lineage: in.Lineage(), Born: in.Machine.Lineage().Born, Leader: in.Leads()}
+	if !in.Led() {
+		out.Term, out.Index, _ = in.Stores.Last() // 0 when it cannot be read
 	}
 	return out
 }
@@ -92,10 +94,10 @@ func (s *Store) standing(in *instance) Standing {
 const never = time.Hour
 
 // verdict asks what is to be done.
-func (s *Store) verdict(in *instance, j *lineage.Judge) (lineage.Verdict, lineage.View) {
+func (s *Store) verdict(in *engine.Engine, j *lineage.Judge) (lineage.Verdict, lineage.View) {
 	v := lineage.View{
 		Self:  Peer{Name: s.cfg.NodeID, Addr: s.cfg.Addr, Standing: s.standing(in)},
-		Peers: s.peers(), Voters: in.voters(), Member: in.member(), Led: in.led(), Moving: in.moving(), Freeze: s.cfg.Freeze,
+		Peers: s.peers(), Voters: in.Voters(), Member: in.Member(), Led: in.Led(), Moving: in.Moving(), Freeze: s.cfg.Freeze,
 	}
 	if s.leaving.Load() {
 		return lineage.Verdict{}, v
@@ -104,7 +106,7 @@ func (s *Store) verdict(in *instance, j *lineage.Judge) (lineage.Verdict, lineag
 }
 
 // act does what is to be done.
-func (s *Store) act(in *instance, verdict lineage.Verdict, v lineage.View) (acted bool, err error) {
+func (s *Store) act(in *engine.Engine, verdict lineage.Verdict, v lineage.View) (acted bool, err error) {
 	switch verdict.Do {
 	case lineage.TakeOver:
 		return s.takeOver(in, v)
@@ -128,12 +130,12 @@ func (s *Store) where(server string) (string, bool) {
 }
 
 // leader returns the address of another replica that leads this instance's lineage.
-func (s *Store) leader(in *instance) (addr string, ok bool) {
+func (s *Store) leader(in *engine.Engine) (addr string, ok bool) {
 	if s.cfg.Network == nil {
 		return "", false
 	}
-	to, id := in.r.LeaderWithID()
-	if id == in.self {
+	to, id := in.Raft.LeaderWithID()
+	if id == in.Self {
 		return "", false
 	}
 	if id != "" {
@@ -143,7 +145,7 @@ func (s *Store) leader(in *instance) (addr string, ok bool) {
 		addr, _ := raftnet.Split(to)
 		return addr, true
 	}
-	p, ok := s.leaderOf(in.lineage())
+	p, ok := s.leaderOf(in.Lineage())
 	return p.Addr, ok
 }
 
@@ -161,8 +163,8 @@ const restartEvery = 2 * time.Second
 
 // restart replaces an instance that ended by another on what is followed now, as soon as the disk
 // lets it.
-func (s *Store) restart(old *instance) {
-	if err := old.stop(); err != nil {
+func (s *Store) restart(old *engine.Engine) {
+	if err := old.Stop(); err != nil {
 		s.log.Debug("stop raft", "err", err)
 	}
 	for s.ctx.Err() == nil {
@@ -178,27 +180,27 @@ func (s *Store) restart(old *instance) {
 
 // again runs Raft on what is followed now: with the old machine, so that reads notice nothing, if
 // that is what it was.
-func (s *Store) again(old *instance) (in *instance, err error) {
-	st, err := s.home.open()
+func (s *Store) again(old *engine.Engine) (in *engine.Engine, err error) {
+	st, err := s.home.Open()
 	if err != nil {
 		return nil, err
 	}
-	if st.cur.Lineage != old.lineage() {
+	if st.Current.Lineage != old.Lineage() {
 		in, err = s.start(st)
-	} else if old.left {
-		in, err = s.runIn(st, old.fsm)
+	} else if old.Left() {
+		in, err = s.runIn(st, old.Machine)
 	} else {
-		in, err = s.run(st, old.fsm, old.trans)
+		in, err = s.run(st, old.Machine, old.Trans)
 	}
 	if err != nil {
-		return nil, errors.Join(err, st.close())
+		return nil, errors.Join(err, st.Close())
 	}
 	return in, nil
 }
 
 // runIn runs Raft with a transport of its own.
-func (s *Store) runIn(st stores, m *machine.Machine) (*instance, error) {
-	trans, err := s.transport(st.cur)
+func (s *Store) runIn(st home.Stores, m *machine.Machine) (*engine.Engine, error) {
+	trans, err := s.transport(st.Current)
 	if err != nil {
 		return nil, err
 	}
@@ -219,32 +221,30 @@ func (s *Store) pause(d time.Duration) {
 }
 
 // replaced makes another instance the one that runs.
-func (s *Store) replaced(old, in *instance) {
+func (s *Store) replaced(old, in *engine.Engine) {
 	s.raft.Store(in)
-	old.broadcast() // whoever waits on the old one looks again
+	old.Broadcast() // whoever waits on the old one looks again
 }
 
 // arrive makes the instance's machine, which has caught up, the one that is read.
-func (s *Store) arrive(in *instance) {
-	if in.moving() {
+func (s *Store) arrive(in *engine.Engine) {
+	if in.Moving() {
 		s.at("arriving")
-		if err := s.home.settle(in.stores.cur); err != nil {
+		if err := s.home.Settle(in.Stores.Current); err != nil {
 			s.log.Error("the former lineage cannot be removed yet", "err", err)
 			s.pause(restartEvery)
 			return
 		}
 		s.at("arrived")
-		s.log.Info("this replica has caught up with the lineage that it joined", "lineage", in.lineage())
+		s.log.Info("this replica has caught up with the lineage that it joined", "lineage", in.Lineage())
 	}
-	in.arrived = nil
-	in.move.Store(false)
 	s.show(in)
-	in.broadcast()
+	in.Arrive()
 }
 
 // show makes the instance's machine the one that is read.
-func (s *Store) show(in *instance) {
-	if old := s.shown.Swap(in.fsm); old != in.fsm {
+func (s *Store) show(in *engine.Engine) {
+	if old := s.shown.Swap(in.Machine); old != in.Machine {
 		old.Retire()
 	}
 }
@@ -257,16 +257,16 @@ func (s *Store) at(step string) {
 }
 
 // replace sets a damaged replica aside and begins an empty one, if peers hold the state.
-func (s *Store) replace(ctx context.Context, damaged error) (stores, error) {
+func (s *Store) replace(ctx context.Context, damaged error) (home.Stores, error) {
 	ctx, cancel := context.WithTimeout(ctx, peersTimeout)
 	defer cancel()
 	for {
 		changed := s.peersChanged()
 		p, ok := lineage.Best(s.peers(), s.cfg.NodeID)
 		if ok {
-			aside, err := s.home.root.SetAside(time.Now())
+			aside, err := s.home.SetAside(time.Now())
 			if err != nil {
-				return stores{}, errors.Join(damaged, fmt.Errorf("set the damaged state aside: %w", err))
+				return home.Stores{}, errors.Join(damaged, fmt.Errorf("set the damaged state aside: %w", err))
 			}
 			s.log.Warn("this node's copy of the state is damaged; it was set aside, and a new one is made from the other nodes'",
 				"aside", aside, "err", damaged)
@@ -275,7 +275,7 @@ func (s *Store) replace(ctx context.Context, damaged error) (stores, error) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return stores{}, damaged
+			return home.Stores{}, damaged
 		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/engine"
 )
 
 // lead does what only the leader does: it proposes the deletion of expired keys.
@@ -13,16 +15,16 @@ func (s *Store) lead() {
 	defer timer.Stop()
 	for {
 		in := s.instance()
-		changed := in.change()
+		changed := in.Change()
 		wait := time.Duration(math.MaxInt64)
-		if in.leads() {
+		if in.Leads() {
 			wait = s.expire(in)
 		}
 		timer.Reset(wait)
 		select {
 		case <-timer.C:
 		case <-changed:
-		case <-in.fsm.Sooner():
+		case <-in.Machine.Sooner():
 		case <-s.ctx.Done():
 			return
 		}
@@ -34,20 +36,20 @@ const expireBatch = 256
 
 // expire proposes the deletion of what is due, each only if the key was not written since, and
 // returns how long nothing else will be.
-func (s *Store) expire(in *instance) time.Duration {
+func (s *Store) expire(in *engine.Engine) time.Duration {
 	for s.ctx.Err() == nil {
 		now := time.Now()
-		due, next := in.fsm.Due(now.Unix(), expireBatch)
+		due, next := in.Machine.Due(now.Unix(), expireBatch)
 		if len(due) == 0 {
 			if next == 0 {
 				return math.MaxInt64
 			}
 			return max(time.Unix(next, 0).Sub(now), 10*time.Millisecond)
 		}
-		err := in.await(s.ctx, func() raft.Future {
+		err := in.Await(s.ctx, func() raft.Future {
 			futures := make(all, len(due))
 			for i, e := range due {
-				futures[i] = in.r.Apply(encode(in.fsm, Write{Key: e.Key, Delete: true, Expect: e.ModRevision}), leaderWait)
+				futures[i] = in.Raft.Apply(encode(in.Machine, Write{Key: e.Key, Delete: true, Expect: e.ModRevision}), leaderWait)
 			}
 			return futures
 		})
@@ -80,9 +82,9 @@ func (s *Store) nudger() {
 			return
 		case <-s.nudge:
 		}
-		if in := s.instance(); in.leads() {
+		if in := s.instance(); in.Leads() {
 			// A hint: without it followers learn 50 ms later.
-			_ = in.await(s.ctx, func() raft.Future { return in.r.Barrier(heartbeat) })
+			_ = in.Await(s.ctx, func() raft.Future { return in.Raft.Barrier(engine.Heartbeat) })
 		}
 	}
 }

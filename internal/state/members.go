@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/podman-swarm/podman-swarm/internal/state/engine"
 	"github.com/podman-swarm/podman-swarm/internal/state/raftnet"
 	"github.com/podman-swarm/podman-swarm/internal/state/voters"
 )
@@ -22,12 +23,12 @@ func (s *Store) enrol() {
 	defer timer.Stop()
 	for s.ctx.Err() == nil {
 		in := s.instance()
-		changed, peers := in.change(), s.peersChanged()
+		changed, peers := in.Change(), s.peersChanged()
 		wait := never
-		if in.leads() {
+		if in.Leads() {
 			var change *voters.Change
 			if change, wait = s.plan(in, &missing); change != nil {
-				err := in.await(s.ctx, func() raft.Future { return in.make(change) })
+				err := in.Await(s.ctx, func() raft.Future { return replicas(in.Raft, change) })
 				if err == nil {
 					s.log.Info("replica changed", "change", string(change.Op), "server", string(change.ID))
 					continue
@@ -51,21 +52,21 @@ func (s *Store) enrol() {
 }
 
 // plan asks for the next change.
-func (s *Store) plan(in *instance, missing *map[raft.ServerID]time.Time) (*voters.Change, time.Duration) {
+func (s *Store) plan(in *engine.Engine, missing *map[raft.ServerID]time.Time) (*voters.Change, time.Duration) {
 	now := time.Now()
-	own := raft.Server{ID: in.self, Address: raftnet.Address(s.cfg.Addr, string(in.self))}
+	own := raft.Server{ID: in.Self, Address: raftnet.Address(s.cfg.Addr, string(in.Self))}
 	alive := []raft.Server{own}
 	at := map[raft.ServerID]string{}
 	s.mu.Lock()
 	for _, p := range s.peers() {
 		id := raft.ServerID(p.Standing.Server)
-		if p.Name != s.cfg.NodeID && p.Standing.Lineage == in.lineage() && !s.left[id] && id != "" {
+		if p.Name != s.cfg.NodeID && p.Standing.Lineage == in.Lineage() && !s.left[id] && id != "" {
 			alive = append(alive, raft.Server{ID: id, Address: raftnet.Address(p.Addr, string(id))})
 			at[id] = p.Addr
 		}
 	}
 	s.mu.Unlock()
-	conf := in.members()
+	conf := in.Members()
 	*missing = voters.Missing(*missing, conf, alive, now)
 	return voters.Plan(voters.View{
 		Config: conf, Self: own, Alive: alive, Missing: *missing,
@@ -74,30 +75,30 @@ func (s *Store) plan(in *instance, missing *map[raft.ServerID]time.Time) (*voter
 }
 
 // lag asks a replica how far it is behind; false: it is not ready for a vote.
-func (s *Store) lag(in *instance, addr string) (uint64, bool) {
+func (s *Store) lag(in *engine.Engine, addr string) (uint64, bool) {
 	ctx, cancel := context.WithTimeout(s.ctx, askTimeout)
 	defer cancel()
-	r, err := s.reach(ctx, addr, in.lineage())
+	r, err := s.reach(ctx, addr, in.Lineage())
 	if err != nil || !r.Eligible {
 		return math.MaxUint64, false
 	}
-	last := in.r.LastIndex()
+	last := in.Raft.LastIndex()
 	return last - min(r.Index, last), true
 }
 
 // changeTimeout bounds how long Raft may take to begin a change.
 const changeTimeout = 5 * time.Second
 
-// make makes a change.
-func (in *instance) make(c *voters.Change) raft.Future {
+// replicas makes a change of the configuration.
+func replicas(r *raft.Raft, c *voters.Change) raft.Future {
 	switch c.Op {
 	case voters.Add:
-		return in.r.AddNonvoter(c.ID, c.Address, 0, changeTimeout)
+		return r.AddNonvoter(c.ID, c.Address, 0, changeTimeout)
 	case voters.Promote:
-		return in.r.AddVoter(c.ID, c.Address, 0, changeTimeout)
+		return r.AddVoter(c.ID, c.Address, 0, changeTimeout)
 	case voters.Demote:
-		return in.r.DemoteVoter(c.ID, 0, changeTimeout)
+		return r.DemoteVoter(c.ID, 0, changeTimeout)
 	case voters.Remove:
 	}
-	return in.r.RemoveServer(c.ID, 0, changeTimeout)
+	return r.RemoveServer(c.ID, 0, changeTimeout)
 }

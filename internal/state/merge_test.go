@@ -22,7 +22,7 @@ func TestTwoNodesOneDies(t *testing.T) {
 				c.first(2)
 				c.load(20, 0, 1)
 				victim := 0
-				if c.nodes[name(1)].get().instance().leads() == leader {
+				if c.nodes[name(1)].get().instance().Leads() == leader {
 					victim = 1
 				}
 				c.kill(victim)
@@ -159,7 +159,7 @@ func TestTakeoverWithATail(t *testing.T) {
 			c.load(20, 0, 1, 2)
 			leader := 0
 			for i := range 3 {
-				if c.nodes[name(i)].get().instance().leads() {
+				if c.nodes[name(i)].get().instance().Leads() {
 					leader = i
 				}
 			}
@@ -179,14 +179,14 @@ func TestTakeoverWithATail(t *testing.T) {
 					t.Errorf("the tail of the log became %q", got)
 				}
 				c.net.Cut(nil)
-				c.restart((leader+1)%3)
-				c.restart((leader+2)%3)
+				c.restart((leader + 1) % 3)
+				c.restart((leader + 2) % 3)
 			} else {
 				c.load(20, (leader+1)%3)
 				c.kill((leader + 2) % 3)
 				time.Sleep(time.Second)
 				c.net.Cut(nil)
-				c.restart((leader+2)%3)
+				c.restart((leader + 2) % 3)
 			}
 			c.steady(3)
 			c.load(5, 0, 1, 2)

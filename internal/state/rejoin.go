@@ -12,6 +12,8 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/state/call"
 	"github.com/podman-swarm/podman-swarm/internal/state/codec"
 	"github.com/podman-swarm/podman-swarm/internal/state/disk"
+	"github.com/podman-swarm/podman-swarm/internal/state/engine"
+	"github.com/podman-swarm/podman-swarm/internal/state/home"
 	"github.com/podman-swarm/podman-swarm/internal/state/lineage"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 )
@@ -27,17 +29,17 @@ const (
 
 // rejoin hands over what the winner does not have and follows it with an empty replica. What this
 // replica holds stays on disk, and is what is read, until the other has caught up.
-func (s *Store) rejoin(in *instance, v lineage.Verdict) (acted bool, err error) {
+func (s *Store) rejoin(in *engine.Engine, v lineage.Verdict) (acted bool, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("join lineage %s, which %s leads: %w", v.Winner, v.Leader.Name, err)
 		}
 	}()
 	next := disk.Current{Lineage: v.Winner, Server: newServer(s.cfg)}
-	if _, index, err := in.stores.last(); err != nil {
+	if _, index, err := in.Stores.Last(); err != nil {
 		return false, err
 	} else if index == 0 { // it never held anything
-		if err := in.leave(); err != nil {
+		if err := in.Leave(); err != nil {
 			s.log.Debug("stop raft", "err", err)
 		}
 		return true, s.move(in, next)
@@ -46,8 +48,8 @@ func (s *Store) rejoin(in *instance, v lineage.Verdict) (acted bool, err error) 
 	if err != nil {
 		return false, err
 	}
-	s.log.Warn("this replica joins another lineage", "lineage", in.lineage(), "joins", v.Winner, "leader", v.Leader.Name)
-	if err := in.leave(); err != nil {
+	s.log.Warn("this replica joins another lineage", "lineage", in.Lineage(), "joins", v.Winner, "leader", v.Leader.Name)
+	if err := in.Leave(); err != nil {
 		s.log.Debug("stop raft", "err", err)
 	}
 	reach, err := s.handOver(in, winner)
@@ -56,31 +58,31 @@ func (s *Store) rejoin(in *instance, v lineage.Verdict) (acted bool, err error) 
 		return true, err
 	}
 	s.at("handed over")
-	next.Former = &disk.Former{Lineage: in.lineage(), Server: string(in.self), Reach: reach}
+	next.Former = &disk.Former{Lineage: in.Lineage(), Server: string(in.Self), Reach: reach}
 	return true, s.move(in, next)
 }
 
 // move replaces an instance, which has ended, by one on empty stores in another lineage.
-func (s *Store) move(in *instance, next disk.Current) error {
-	st, err := s.home.begin(next, func(stores) error { return nil })
+func (s *Store) move(in *engine.Engine, next disk.Current) error {
+	st, err := s.home.Begin(next, func(home.Stores) error { return nil })
 	if err != nil {
 		s.restart(in)
 		return err
 	}
 	s.at("moved")
-	if err := in.stop(); err != nil {
+	if err := in.Stop(); err != nil {
 		s.log.Debug("close the former lineage", "err", err)
 	}
 	to, err := s.runIn(st, newMachine(s.cfg, next.Lineage))
 	if err != nil {
-		if err := st.close(); err != nil {
+		if err := st.Close(); err != nil {
 			s.log.Debug("close the new lineage", "err", err)
 		}
 		s.restart(in)
 		return err
 	}
 	s.replaced(in, to)
-	if !to.moving() {
+	if !to.Moving() {
 		s.show(to)
 	}
 	return nil
@@ -88,23 +90,23 @@ func (s *Store) move(in *instance, next disk.Current) error {
 
 // retreat goes back to the lineage that this replica came from: the new one has gone before this
 // replica had all of it.
-func (s *Store) retreat(in *instance) (bool, error) {
-	cur := in.stores.cur
-	s.log.Warn("the lineage that this replica was joining is gone, it goes back", "lineage", in.lineage(), "back", cur.Former.Lineage)
-	if err := errors.Join(in.leave(), in.stop()); err != nil {
+func (s *Store) retreat(in *engine.Engine) (bool, error) {
+	cur := in.Stores.Current
+	s.log.Warn("the lineage that this replica was joining is gone, it goes back", "lineage", in.Lineage(), "back", cur.Former.Lineage)
+	if err := errors.Join(in.Leave(), in.Stop()); err != nil {
 		s.log.Debug("stop raft", "err", err)
 	}
-	err := s.home.retreat(cur)
+	err := s.home.Retreat(cur)
 	s.restart(in)
 	return true, err
 }
 
 // meet asks for this replica's turn to hand over, and returns the lineage of the winner.
-func (s *Store) meet(in *instance, to string) (machine.Lineage, error) {
+func (s *Store) meet(in *engine.Engine, to string) (machine.Lineage, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, turnTimeout)
 	defer cancel()
-	body := appendName(nil, string(in.self))
-	a, err := s.callLeader(ctx, call.Request{Kind: call.Meet, Lineage: to, Body: in.fsm.Lineage().Append(body)})
+	body := appendName(nil, string(in.Self))
+	a, err := s.callLeader(ctx, call.Request{Kind: call.Meet, Lineage: to, Body: in.Machine.Lineage().Append(body)})
 	if err != nil {
 		return machine.Lineage{}, err
 	}
@@ -113,10 +115,10 @@ func (s *Store) meet(in *instance, to string) (machine.Lineage, error) {
 
 // handOver sends everything that a lineage does not have to its leader, and returns the revision at
 // which it has all of it. Doing it again does no harm.
-func (s *Store) handOver(in *instance, to machine.Lineage) (reach uint64, err error) {
-	settled := in.fsm.Point()
-	m := newMachine(s.cfg, in.lineage())
-	if err := in.stores.whole(in.fsm, m); err != nil {
+func (s *Store) handOver(in *engine.Engine, to machine.Lineage) (reach uint64, err error) {
+	settled := in.Machine.Point()
+	m := newMachine(s.cfg, in.Lineage())
+	if err := in.Stores.Whole(in.Machine, m); err != nil {
 		return 0, err
 	}
 	since, ok := ancestry.Since(to, m.Lineage())
@@ -131,7 +133,7 @@ func (s *Store) handOver(in *instance, to machine.Lineage) (reach uint64, err er
 		part.Final = last
 		ctx, cancel := context.WithTimeout(s.ctx, handOverTimeout)
 		a, err := s.callLeader(ctx, call.Request{
-			Kind: call.Merge, Lineage: to.ID, Body: append(appendName(nil, string(in.self)), part.Encode()...),
+			Kind: call.Merge, Lineage: to.ID, Body: append(appendName(nil, string(in.Self)), part.Encode()...),
 		})
 		cancel()
 		if err != nil {

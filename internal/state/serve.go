@@ -9,6 +9,7 @@ import (
 
 	"github.com/podman-swarm/podman-swarm/internal/state/ancestry"
 	"github.com/podman-swarm/podman-swarm/internal/state/call"
+	"github.com/podman-swarm/podman-swarm/internal/state/engine"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 	"github.com/podman-swarm/podman-swarm/internal/state/voters"
 )
@@ -38,13 +39,13 @@ func (s *Store) Serve(ctx context.Context, request []byte) []byte {
 
 func (s *Store) answer(ctx context.Context, q call.Request) (call.Answer, error) {
 	in := s.instance()
-	if in == nil || q.Lineage != in.lineage() || s.ctx.Err() != nil {
+	if in == nil || q.Lineage != in.Lineage() || s.ctx.Err() != nil {
 		return call.Answer{}, errRetry
 	}
 	if q.Kind == call.Position {
 		return s.position(in)
 	}
-	if !in.leads() {
+	if !in.Leads() {
 		return call.Answer{}, errRetry
 	}
 	switch q.Kind {
@@ -66,13 +67,13 @@ func (s *Store) answer(ctx context.Context, q call.Request) (call.Answer, error)
 
 // position says how far the log reaches. Who could still go back to another lineage, or has not
 // got all that came before it was taken in, is in no position to go on alone or to vote.
-func (s *Store) position(in *instance) (call.Answer, error) {
-	term, index, err := in.stores.last()
-	r := call.Reach{Eligible: in.member() && !in.moving(), Term: term, Index: index}
+func (s *Store) position(in *engine.Engine) (call.Answer, error) {
+	term, index, err := in.Stores.Last()
+	r := call.Reach{Eligible: in.Member() && !in.Moving(), Term: term, Index: index}
 	return call.Answer{Body: r.Encode()}, err
 }
 
-func (s *Store) serveWrite(ctx context.Context, in *instance, body []byte) (call.Answer, error) {
+func (s *Store) serveWrite(ctx context.Context, in *engine.Engine, body []byte) (call.Answer, error) {
 	w, err := decodeWrite(body)
 	if err != nil {
 		return call.Answer{}, err
@@ -90,7 +91,7 @@ func (s *Store) serveWrite(ctx context.Context, in *instance, body []byte) (call
 }
 
 // serveMeet gives a replica of another lineage its turn to hand over, and this one's lineage.
-func (s *Store) serveMeet(ctx context.Context, in *instance, body []byte) (call.Answer, error) {
+func (s *Store) serveMeet(ctx context.Context, in *engine.Engine, body []byte) (call.Answer, error) {
 	server, rest, err := takeName(body)
 	if err != nil {
 		return call.Answer{}, err
@@ -105,11 +106,11 @@ func (s *Store) serveMeet(ctx context.Context, in *instance, body []byte) (call.
 	if !s.turns.take(from.ID, server, time.Now()) {
 		return call.Answer{}, errRetry
 	}
-	return call.Answer{Body: in.fsm.Lineage().Append(nil)}, nil
+	return call.Answer{Body: in.Machine.Lineage().Append(nil)}, nil
 }
 
 // serveMerge proposes a part of what is handed over.
-func (s *Store) serveMerge(ctx context.Context, in *instance, body []byte) (call.Answer, error) {
+func (s *Store) serveMerge(ctx context.Context, in *engine.Engine, body []byte) (call.Answer, error) {
 	server, rest, err := takeName(body)
 	if err != nil {
 		return call.Answer{}, err
@@ -133,9 +134,9 @@ func (s *Store) serveMerge(ctx context.Context, in *instance, body []byte) (call
 }
 
 // dismiss takes a replica that leaves out of the configuration, for good.
-func (s *Store) dismiss(ctx context.Context, in *instance, id raft.ServerID) error {
+func (s *Store) dismiss(ctx context.Context, in *engine.Engine, id raft.ServerID) error {
 	s.mu.Lock()
 	s.left[id] = true
 	s.mu.Unlock()
-	return in.await(ctx, func() raft.Future { return in.make(&voters.Change{Op: voters.Remove, ID: id}) })
+	return in.Await(ctx, func() raft.Future { return replicas(in.Raft, &voters.Change{Op: voters.Remove, ID: id}) })
 }

@@ -335,7 +335,7 @@ func TestLoseOneByOne(t *testing.T) {
 			for left := 4; left >= 1; left-- {
 				victim := -1
 				for i := range 5 {
-					if s := c.nodes[name(i)].get(); s != nil && s.instance().leads() == leader {
+					if s := c.nodes[name(i)].get(); s != nil && s.instance().Leads() == leader {
 						victim = i
 					}
 				}

@@ -8,14 +8,15 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/podman-swarm/podman-swarm/internal/state/call"
+	"github.com/podman-swarm/podman-swarm/internal/state/engine"
 	"github.com/podman-swarm/podman-swarm/internal/state/raftnet"
 )
 
 // Leads reports whether this replica leads. The channel closes at the next change.
 func (s *Store) Leads() (bool, <-chan struct{}) {
 	in := s.instance()
-	changed := in.change()
-	return in.leads(), changed
+	changed := in.Change()
+	return in.Leads(), changed
 }
 
 // Ready waits until this replica's memory is the present: it has heard from a leader, or leads. An
@@ -58,13 +59,13 @@ type Replica struct {
 // Status looks at this replica.
 func (s *Store) Status() Status {
 	in := s.instance()
-	_, leader := in.r.LeaderWithID()
+	_, leader := in.Raft.LeaderWithID()
 	out := Status{
-		Lineage: in.fsm.Lineage(), Server: string(in.self), Leads: in.leads(), Leader: string(leader),
-		Joining: in.fsm != s.machine(), Revision: s.Revision(), Term: in.r.CurrentTerm(), Index: in.r.LastIndex(),
+		Lineage: in.Machine.Lineage(), Server: string(in.Self), Leads: in.Leads(), Leader: string(leader),
+		Joining: in.Machine != s.machine(), Revision: s.Revision(), Term: in.Raft.CurrentTerm(), Index: in.Raft.LastIndex(),
 	}
-	out.Lineage.ID = in.lineage() // also before this replica has heard of it from others
-	for _, m := range in.members().Servers {
+	out.Lineage.ID = in.Lineage() // also before this replica has heard of it from others
+	for _, m := range in.Members().Servers {
 		addr, _ := raftnet.Split(m.Address)
 		out.Replicas = append(out.Replicas, Replica{Server: string(m.ID), Addr: addr, Votes: m.Suffrage == raft.Voter})
 	}
@@ -75,10 +76,10 @@ func (s *Store) Status() Status {
 // second. Who does not lead, or has nobody to give it to, has nothing to do.
 func (s *Store) HandOver(ctx context.Context) error {
 	in := s.instance()
-	if in.r.State() != raft.Leader || len(in.voters()) < 2 {
+	if in.Raft.State() != raft.Leader || len(in.Voters()) < 2 {
 		return nil
 	}
-	if err := in.await(ctx, in.r.LeadershipTransfer); err != nil {
+	if err := in.Await(ctx, in.Raft.LeadershipTransfer); err != nil {
 		return fmt.Errorf("hand over leadership: %w", err)
 	}
 	return nil
@@ -87,25 +88,25 @@ func (s *Store) HandOver(ctx context.Context) error {
 // Leave takes this replica out of the configuration, for good: it follows nobody after that. The
 // store can still be read, and is to be closed.
 func (s *Store) Leave(ctx context.Context) error {
-	if in := s.instance(); in.alone() {
+	if in := s.instance(); in.Alone() {
 		return fmt.Errorf("leave: %w", ErrOnlyReplica)
 	}
 	s.leaving.Store(true)
 	if s.cfg.Membership != nil {
 		s.cfg.Membership.Tell(Standing{})
 	}
-	err := s.atLeader(ctx, func(ctx context.Context, in *instance) error {
-		if in.alone() {
+	err := s.atLeader(ctx, func(ctx context.Context, in *engine.Engine) error {
+		if in.Alone() {
 			return ErrOnlyReplica
 		}
 		return errors.Join(s.HandOver(ctx), errRetry)
-	}, func(ctx context.Context, in *instance, leader string) error {
-		_, err := s.call(ctx, leader, call.Request{Kind: call.Leave, Lineage: in.lineage(), Body: []byte(in.self)})
+	}, func(ctx context.Context, in *engine.Engine, leader string) error {
+		_, err := s.call(ctx, leader, call.Request{Kind: call.Leave, Lineage: in.Lineage(), Body: []byte(in.Self)})
 		return err
 	})
 	if err != nil {
 		s.leaving.Store(false)
-		s.instance().broadcast() // so that the peers are told
+		s.instance().Broadcast() // so that the peers are told
 		return fmt.Errorf("leave: %w", err)
 	}
 	return nil

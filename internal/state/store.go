@@ -15,6 +15,8 @@ import (
 
 	"github.com/podman-swarm/podman-swarm/internal/hlc"
 	"github.com/podman-swarm/podman-swarm/internal/state/disk"
+	"github.com/podman-swarm/podman-swarm/internal/state/engine"
+	"github.com/podman-swarm/podman-swarm/internal/state/home"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 	"github.com/podman-swarm/podman-swarm/internal/state/raftnet"
 )
@@ -67,18 +69,23 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// take takes the directory.
+func (c Config) take() (*home.Home, error) {
+	return home.Take(disk.Config{Dir: c.Dir, Log: c.Log, Segment: c.segment})
+}
+
 // Store is one replica of the state. All methods are safe for concurrent use.
 type Store struct {
 	cfg     Config
 	log     *slog.Logger
-	home    *home
+	home    *home.Home
 	barrier coalescer
 	space   spaceGuard
 	turns   turns
 	// shown is what is read. It is the machine of the running instance, but for the time in which
 	// this replica catches up with another lineage.
 	shown atomic.Pointer[machine.Machine]
-	raft  atomic.Pointer[instance]
+	raft  atomic.Pointer[engine.Engine]
 
 	inflight atomic.Int64
 	nudge    chan struct{}
@@ -112,10 +119,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	for _, work := range []func(){s.housekeep, s.lead, s.enrol, s.nudger, s.keep} {
 		s.wg.Go(work)
 	}
-	if in := s.instance(); in.alone() {
+	if in := s.instance(); in.Alone() {
 		ready, stop := context.WithTimeout(ctx, readyTimeout)
 		defer stop()
-		if err := in.waitLeader(ready); err != nil {
+		if err := in.WaitLeader(ready); err != nil {
 			if ctx.Err() != nil {
 				return nil, errors.Join(ctx.Err(), s.Close())
 			}
@@ -130,15 +137,15 @@ func (s *Store) begin(ctx context.Context) (err error) {
 	if (s.cfg.Network == nil) != (s.cfg.Membership == nil) || s.cfg.Network != nil && s.cfg.Addr == "" {
 		return errors.New("a replica with peers needs a network, an address and a membership")
 	}
-	if s.home, err = newHome(s.cfg); err != nil {
+	if s.home, err = s.cfg.take(); err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.home.close())
+			err = errors.Join(err, s.home.Close())
 		}
 	}()
-	st, err := s.home.open()
+	st, err := s.home.Open()
 	var damaged *disk.DamageError
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -151,38 +158,38 @@ func (s *Store) begin(ctx context.Context) (err error) {
 	}
 	in, err := s.start(st)
 	if err != nil {
-		return errors.Join(err, st.close())
+		return errors.Join(err, st.Close())
 	}
 	s.raft.Store(in)
 	return nil
 }
 
 // found makes stores where there are none: of a new lineage, or empty ones in one that has begun.
-func (s *Store) found(join string) (stores, error) {
+func (s *Store) found(join string) (home.Stores, error) {
 	next := disk.Current{Lineage: join, Server: newServer(s.cfg)}
 	if join != "" {
-		return s.home.begin(next, func(stores) error { return nil })
+		return s.home.Begin(next, func(home.Stores) error { return nil })
 	}
 	next.Lineage = randomName(8)
 	m := machine.New(machine.Config{
 		Log: s.log, Retain: s.cfg.Retain, Now: time.Now, Lineage: machine.Lineage{ID: next.Lineage, Born: hlc.At(time.Now())},
 	})
-	return s.home.begin(next, func(st stores) error { return st.fill(m, 1, self(s.cfg, next)) })
+	return s.home.Begin(next, func(st home.Stores) error { return st.Fill(m, 1, self(s.cfg, next)) })
 }
 
 // start fills the machine, and shows it, or that of the former lineage until it has caught up, and
 // runs Raft.
-func (s *Store) start(st stores) (*instance, error) {
-	m := newMachine(s.cfg, st.cur.Lineage)
-	if err := st.restore(m); err != nil {
+func (s *Store) start(st home.Stores) (*engine.Engine, error) {
+	m := newMachine(s.cfg, st.Current.Lineage)
+	if err := st.Restore(m); err != nil {
 		return nil, err
 	}
 	show := m
-	if st.cur.Former != nil {
-		old, err := s.home.former(st.cur)
+	if st.Current.Former != nil {
+		old, err := s.home.Former(st.Current)
 		if err == nil {
-			show = newMachine(s.cfg, st.cur.Former.Lineage)
-			err = errors.Join(old.restoreAll(show), old.close())
+			show = newMachine(s.cfg, st.Current.Former.Lineage)
+			err = errors.Join(old.RestoreAll(show), old.Close())
 		}
 		if err != nil { // what it held is handed over
 			s.log.Warn("the state of the former lineage cannot be shown until this replica has caught up", "err", err)
@@ -197,6 +204,11 @@ func (s *Store) start(st stores) (*instance, error) {
 		old.Retire()
 	}
 	return in, nil
+}
+
+// run runs Raft on stores.
+func (s *Store) run(st home.Stores, m *machine.Machine, trans *raftnet.Transport) (*engine.Engine, error) {
+	return engine.Run(s.ctx, engine.Config{Log: s.log, Stores: st, Machine: m, Trans: trans, Tune: s.cfg.tune})
 }
 
 // transport carries Raft in a lineage.
@@ -215,7 +227,7 @@ func (s *Store) transport(cur disk.Current) (*raftnet.Transport, error) {
 	}), s.log), nil
 }
 
-func (s *Store) instance() *instance { return s.raft.Load() }
+func (s *Store) instance() *engine.Engine { return s.raft.Load() }
 
 // machine is what is read now.
 func (s *Store) machine() *machine.Machine { return s.shown.Load() }
@@ -225,17 +237,17 @@ func (s *Store) machine() *machine.Machine { return s.shown.Load() }
 func (s *Store) Close() error {
 	s.close.Do(func() {
 		s.machine().Close()
-		if in := s.instance(); in.followed() && in.r.State() == raft.Leader {
+		if in := s.instance(); in.Followed() && in.Raft.State() == raft.Leader {
 			// Handing over takes milliseconds, an election a second.
-			_ = in.await(s.ctx, in.r.LeadershipTransfer)
+			_ = in.Await(s.ctx, in.Raft.LeadershipTransfer)
 		}
 		s.cancel()
 		s.barrier.close()
 		s.wg.Wait()
 		s.machine().Close()
 		in := s.instance()
-		in.fsm.Close()
-		s.closed = errors.Join(in.leave(), in.stop(), s.home.close())
+		in.Machine.Close()
+		s.closed = errors.Join(in.Leave(), in.Stop(), s.home.Close())
 	})
 	return s.closed
 }

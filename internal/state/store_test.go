@@ -263,7 +263,7 @@ func TestLogFailureHeals(t *testing.T) {
 	rev := s.Revision()
 	for i := range 5 {
 		before := s.instance()
-		before.stores.disk.Log.Fail(errors.New("injected"))
+		before.Stores.Break(errors.New("injected"))
 		if err := s.Barrier(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -306,7 +306,7 @@ func TestRestoreBeforeRaft(t *testing.T) {
 	for i := range 100 {
 		put(t, s, fmt.Sprint("/", i), "v")
 		if i == 50 {
-			if err := s.instance().r.Snapshot().Error(); err != nil {
+			if err := s.instance().Raft.Snapshot().Error(); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -315,18 +315,18 @@ func TestRestoreBeforeRaft(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	h, err := newHome(cfg)
+	h, err := cfg.take()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer h.close()
-	st, err := h.open()
+	defer h.Close()
+	st, err := h.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer st.close()
+	defer st.Close()
 	m := newMachine(cfg.withDefaults(), "")
-	if err := st.restore(m); err != nil {
+	if err := st.Restore(m); err != nil {
 		t.Fatal(err)
 	}
 	if got := m.View(); got.Revision() != want || got.Count("", "") != 100 {

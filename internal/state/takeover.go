@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/state/call"
+	"github.com/podman-swarm/podman-swarm/internal/state/engine"
+	"github.com/podman-swarm/podman-swarm/internal/state/home"
 	"github.com/podman-swarm/podman-swarm/internal/state/lineage"
 )
 
@@ -17,14 +19,14 @@ const askTimeout = time.Second
 
 // takeOver goes on without the majority, if no other survivor knows more: this replica begins a
 // lineage with all that is in its log, alone; the others join it.
-func (s *Store) takeOver(in *instance, v lineage.View) (acted bool, err error) {
+func (s *Store) takeOver(in *engine.Engine, v lineage.View) (acted bool, err error) {
 	if ahead, err := s.ahead(in, v.Peers); err != nil || !ahead {
 		return false, err
 	}
-	s.log.Warn("most of the voters are gone: this replica goes on without them", "lineage", in.lineage(),
-		"voters", v.Voters, "revision", in.fsm.Revision())
+	s.log.Warn("most of the voters are gone: this replica goes on without them", "lineage", in.Lineage(),
+		"voters", v.Voters, "revision", in.Machine.Revision())
 	began := time.Now()
-	if err := in.leave(); err != nil {
+	if err := in.Leave(); err != nil {
 		s.log.Debug("stop raft", "err", err)
 	}
 	next, err := s.fork(in)
@@ -32,46 +34,46 @@ func (s *Store) takeOver(in *instance, v lineage.View) (acted bool, err error) {
 		s.restart(in)
 		return true, fmt.Errorf("take over: %w", err)
 	}
-	if err := in.stop(); err != nil {
+	if err := in.Stop(); err != nil {
 		s.log.Debug("close the former lineage", "err", err)
 	}
 	s.replaced(in, next)
 	s.show(next)
-	s.log.Warn("a new lineage has begun", "lineage", next.lineage(), "after", time.Since(began), "revision", next.fsm.Revision())
+	s.log.Warn("a new lineage has begun", "lineage", next.Lineage(), "after", time.Since(began), "revision", next.Machine.Revision())
 	return true, nil
 }
 
 // fork begins a lineage from a replica whose Raft has ended.
-func (s *Store) fork(in *instance) (*instance, error) {
-	m := newMachine(s.cfg, in.lineage())
-	if err := in.stores.whole(in.fsm, m); err != nil {
+func (s *Store) fork(in *engine.Engine) (*engine.Engine, error) {
+	m := newMachine(s.cfg, in.Lineage())
+	if err := in.Stores.Whole(in.Machine, m); err != nil {
 		return nil, err
 	}
-	next, err := fork(s.cfg, m, in.fsm.Point())
+	next, err := fork(s.cfg, m, in.Machine.Point())
 	if err != nil {
 		return nil, err
 	}
-	_, index, err := in.stores.last()
+	_, index, err := in.Stores.Last()
 	if err != nil {
 		return nil, err
 	}
 	s.at("fork")
-	st, err := s.home.begin(next, func(st stores) error { return st.fill(m, index, self(s.cfg, next)) })
+	st, err := s.home.Begin(next, func(st home.Stores) error { return st.Fill(m, index, self(s.cfg, next)) })
 	if err != nil {
 		return nil, err
 	}
 	s.at("forked")
 	out, err := s.runIn(st, m)
 	if err != nil {
-		return nil, errors.Join(err, st.close())
+		return nil, errors.Join(err, st.Close())
 	}
 	return out, nil
 }
 
 // ahead asks the other survivors of the lineage and reports whether this replica is to take over.
 // Who does not answer does not count: should it take over too, the two are merged.
-func (s *Store) ahead(in *instance, peers []Peer) (bool, error) {
-	term, index, err := in.stores.last()
+func (s *Store) ahead(in *engine.Engine, peers []Peer) (bool, error) {
+	term, index, err := in.Stores.Last()
 	if err != nil {
 		return false, fmt.Errorf("take over: %w", err)
 	}
@@ -81,11 +83,11 @@ func (s *Store) ahead(in *instance, peers []Peer) (bool, error) {
 	var wg sync.WaitGroup
 	var others []lineage.Position
 	for _, p := range slices.Clone(peers) {
-		if p.Name == s.cfg.NodeID || p.Standing.Lineage != in.lineage() {
+		if p.Name == s.cfg.NodeID || p.Standing.Lineage != in.Lineage() {
 			continue
 		}
 		wg.Go(func() {
-			if r, err := s.reach(ctx, p.Addr, in.lineage()); err == nil && r.Eligible {
+			if r, err := s.reach(ctx, p.Addr, in.Lineage()); err == nil && r.Eligible {
 				mu.Lock()
 				defer mu.Unlock()
 				others = append(others, lineage.Position{Name: p.Name, Term: r.Term, Index: r.Index})
