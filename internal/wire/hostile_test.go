@@ -328,7 +328,11 @@ func TestGuests(t *testing.T) {
 		}
 		return nil
 	}
-	join := func() (net.Conn, error) { return DialGuest(t.Context(), b.Addr().String(), "psw-join/1", pinned) }
+	join := func() (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second) // do not try for long
+		defer cancel()
+		return DialGuest(ctx, b.Addr().String(), "psw-join/1", pinned)
+	}
 	t.Run("is welcome", func(t *testing.T) {
 		c, err := join()
 		if err != nil {

@@ -111,10 +111,15 @@ func TestListenerThatDoesNotAcceptIsFull(t *testing.T) {
 	var err error
 	in := 0
 	for ; err == nil && in <= 2*backlog; in++ {
+		ctx, cancel := t.Context(), context.CancelFunc(func() {})
+		if in >= backlog { // do not try for long
+			ctx, cancel = context.WithTimeout(ctx, 300*time.Millisecond)
+		}
 		var c *Conn
-		if c, err = a.Dial(t.Context(), b.Addr().String(), proto); err == nil {
+		if c, err = a.Dial(ctx, b.Addr().String(), proto); err == nil {
 			defer c.Close()
 		}
+		cancel()
 	}
 	if in--; in < backlog || in > backlog+1 { // the last one may be on its way into the queue
 		t.Errorf("%d connections wait for Accept, then: %v", in, err)
@@ -253,8 +258,9 @@ func TestRefuseAtBothEnds(t *testing.T) {
 
 func TestCloseEndsEverything(t *testing.T) {
 	_, a, b := two(t)
-	left := make(chan struct{})
+	begun, left := make(chan struct{}), make(chan struct{})
 	b.Handle(proto, func(ctx context.Context, c *Conn) {
+		close(begun)
 		<-ctx.Done()
 		over(t, c)
 		close(left)
@@ -272,6 +278,7 @@ func TestCloseEndsEverything(t *testing.T) {
 		_, err := l.Accept()
 		accept <- err
 	}()
+	<-begun
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
