@@ -2,76 +2,11 @@ package state
 
 import (
 	"context"
-	"sync"
+	"errors"
 
 	"github.com/podman-swarm/podman-swarm/internal/state/engine"
+	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 )
-
-// coalescer lets callers share rounds: whoever comes while a round runs shares the next one, so
-// any number of readers costs one round at a time.
-type coalescer struct {
-	do func() (uint64, error) // one round; its result holds for everybody who came before it began
-
-	mu     sync.Mutex
-	next   *round
-	busy   bool
-	closed bool
-	wg     sync.WaitGroup
-}
-
-type round struct {
-	done chan struct{}
-	rev  uint64
-	err  error
-}
-
-// wait joins the next round.
-func (c *coalescer) wait(ctx context.Context) (uint64, error) {
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		return 0, ErrClosed
-	}
-	if c.next == nil {
-		c.next = &round{done: make(chan struct{})}
-	}
-	r := c.next
-	if !c.busy {
-		c.busy = true
-		c.wg.Go(c.run)
-	}
-	c.mu.Unlock()
-	select {
-	case <-r.done:
-		return r.rev, r.err
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	}
-}
-
-// close refuses new callers and waits for the rounds that run.
-func (c *coalescer) close() {
-	c.mu.Lock()
-	c.closed = true
-	c.mu.Unlock()
-	c.wg.Wait()
-}
-
-func (c *coalescer) run() {
-	for {
-		c.mu.Lock()
-		r := c.next
-		c.next = nil
-		if r == nil {
-			c.busy = false
-			c.mu.Unlock()
-			return
-		}
-		c.mu.Unlock()
-		r.rev, r.err = c.do()
-		close(r.done)
-	}
-}
 
 // barrierTimeout bounds one round.
 const barrierTimeout = leaderWait
@@ -85,9 +20,11 @@ func (s *Store) Barrier(ctx context.Context) error {
 	if in := s.instance(); in.Alone() && in.Machine == s.machine() {
 		// No other replica can have acknowledged anything, and Open applied all there was: true
 		// also while this one does not lead, because the disk is full.
-		return in.CaughtUp(ctx)
+		if err := in.CaughtUp(ctx); !errors.Is(err, machine.ErrRetired) {
+			return err
+		}
 	}
-	rev, err := s.barrier.wait(ctx)
+	rev, err := s.barrier.Wait(ctx)
 	if err != nil {
 		return err
 	}
@@ -123,7 +60,9 @@ func (s *Store) vouch(ctx context.Context, in *engine.Engine) (uint64, error) {
 			return 0, errRetry
 		}
 	}
-	if err := in.CaughtUp(ctx); err != nil {
+	if err := in.CaughtUp(ctx); errors.Is(err, machine.ErrRetired) {
+		return 0, errRetry // this replica follows another lineage now
+	} else if err != nil {
 		return 0, err
 	}
 	return in.Machine.Revision(), nil

@@ -41,6 +41,9 @@ func (s *Store) keep() {
 					s.log.Warn("this replica stays in its lineage for now", "lineage", in.Lineage(), "err", err)
 					// Others may be at the same thing with the same result: not in step.
 					quiet = time.Now().Add(time.Second + rand.N(time.Second))
+					if errors.Is(err, machine.ErrUnrelated) { // that does not pass
+						quiet = quiet.Add(unrelatedPause)
+					}
 				}
 				if acted || err != nil {
 					continue
@@ -89,6 +92,9 @@ func (s *Store) standing(in *engine.Engine) Standing {
 	}
 	return out
 }
+
+// unrelatedPause is how often it is said that two lineages cannot become one.
+const unrelatedPause = 5 * time.Minute
 
 // never is how long to wait for nothing.
 const never = time.Hour

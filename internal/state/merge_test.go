@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -215,6 +216,91 @@ func TestAwayForLong(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Logf("back after %v", c.steady(3))
+		c.equal()
+	})
+}
+
+// The lineage that a newcomer was to join is gone when it comes: it joins what came after.
+func TestJoinWhatCameAfter(t *testing.T) {
+	simulate(t, false, func(c *sim) {
+		s := c.start(0, "")
+		c.load(10, 0)
+		old := s.Status().Lineage.ID
+		c.start(1, old)
+		c.steady(2)
+		c.load(10, 0, 1)
+		c.kill(0)
+		c.write(1, "/alone", "x", 10*time.Second)
+		c.start(2, old)
+		c.steady(2)
+		c.load(10, 1, 2)
+		c.equal()
+	})
+}
+
+// Two stores that have nothing in common are never made one; both go on.
+func TestUnrelated(t *testing.T) {
+	simulate(t, false, func(c *sim) {
+		c.start(0, "")
+		c.start(1, "")
+		c.write(0, "/a", "x", time.Second)
+		c.write(1, "/b", "x", time.Second)
+		time.Sleep(time.Minute)
+		c.write(0, "/a", "y", time.Second)
+		c.write(1, "/b", "y", time.Second)
+		for i, other := range []string{"/b", "/a"} {
+			if got := value(c.nodes[name(i)].get(), other); got != "none" {
+				t.Errorf("%s has %s = %q", name(i), other, got)
+			}
+		}
+	})
+}
+
+// Whoever writes, reads and watches while a replica moves to another lineage is served, or told why
+// not in words that callers know.
+func TestCallersMoveOn(t *testing.T) {
+	simulate(t, true, func(c *sim) {
+		c.first(3)
+		c.net.Split(name(2))
+		c.load(10, 2)
+		c.load(10, 0)
+		s := c.nodes[name(2)].get()
+		w, err := s.Watch(s.Revision())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		ahead := make(chan error, 1)
+		go func() { ahead <- s.WaitRevision(c.t.Context(), s.Revision()+1) }()
+		ctx, cancel := context.WithCancel(c.t.Context())
+		var wg sync.WaitGroup
+		for k := range 4 {
+			wg.Go(func() {
+				for i := 0; ctx.Err() == nil; i++ {
+					err := s.Barrier(ctx)
+					if err == nil {
+						err = c.try(ctx, 2, fmt.Sprintf("/m%d/%d", k, i), "x")
+					}
+					if err != nil && !errors.Is(err, ErrNoLeader) && ctx.Err() == nil {
+						t.Errorf("caller %d: %v", k, err)
+					}
+					pause(ctx, time.Millisecond)
+				}
+			})
+		}
+		c.net.Cut(nil)
+		c.steady(3)
+		for err == nil {
+			_, _, err = w.Next(c.t.Context(), nil)
+		}
+		if !errors.Is(err, ErrCompacted) {
+			t.Errorf("the watch ends with %v", err)
+		}
+		if err := <-ahead; err != nil {
+			t.Errorf("waiting for a later revision: %v", err)
+		}
+		cancel()
+		wg.Wait()
 		c.equal()
 	})
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/state/ancestry"
@@ -47,6 +46,9 @@ func (s *Store) rejoin(in *engine.Engine, v lineage.Verdict) (acted bool, err er
 	winner, err := s.meet(in, v.Winner)
 	if err != nil {
 		return false, err
+	}
+	if _, ok := ancestry.Since(winner, in.Machine.Lineage()); !ok {
+		return false, machine.ErrUnrelated
 	}
 	s.log.Warn("this replica joins another lineage", "lineage", in.Lineage(), "joins", v.Winner, "leader", v.Leader.Name)
 	if err := in.Leave(); err != nil {
@@ -121,10 +123,7 @@ func (s *Store) handOver(in *engine.Engine, to machine.Lineage) (reach uint64, e
 	if err := in.Stores.Whole(in.Machine, m); err != nil {
 		return 0, err
 	}
-	since, ok := ancestry.Since(to, m.Lineage())
-	if !ok {
-		return 0, machine.ErrUnrelated
-	}
+	since, _ := ancestry.Since(to, m.Lineage()) // they are related
 	s.at("hand over")
 	changes := m.Changes(since)
 	for last := false; !last; {
@@ -180,40 +179,4 @@ func takeName(b []byte) (name string, rest []byte, err error) {
 		return "", nil, call.ErrMalformed
 	}
 	return name, r.B, nil
-}
-
-// turns lets one replica of a lineage hand over at a time: the next one has little left to say.
-type turns struct {
-	mu    sync.Mutex
-	taken map[string]turn // by lineage
-}
-
-type turn struct {
-	server string
-	until  time.Time
-}
-
-// turnLease is how long a turn lasts after the last sign of life.
-const turnLease = 5 * time.Second
-
-// take gives or renews a server's turn.
-func (t *turns) take(lineage, server string, now time.Time) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if other, ok := t.taken[lineage]; ok && other.server != server && now.Before(other.until) {
-		return false
-	}
-	if t.taken == nil {
-		t.taken = map[string]turn{}
-	}
-	t.taken[lineage] = turn{server, now.Add(turnLease)}
-	return true
-}
-
-func (t *turns) end(lineage, server string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.taken[lineage].server == server {
-		delete(t.taken, lineage)
-	}
 }

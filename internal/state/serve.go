@@ -103,7 +103,7 @@ func (s *Store) serveMeet(ctx context.Context, in *engine.Engine, body []byte) (
 	if _, err := s.vouch(ctx, in); err != nil {
 		return call.Answer{}, err
 	}
-	if !s.turns.take(from.ID, server, time.Now()) {
+	if !s.turns.Take(from.ID, server, time.Now()) {
 		return call.Answer{}, errRetry
 	}
 	return call.Answer{Body: in.Machine.Lineage().Append(nil)}, nil
@@ -122,13 +122,13 @@ func (s *Store) serveMerge(ctx context.Context, in *engine.Engine, body []byte) 
 	if err := s.space.check(); err != nil {
 		return call.Answer{}, err
 	}
-	s.turns.take(m.From.ID, server, time.Now())
+	s.turns.Take(m.From.ID, server, time.Now())
 	m.Now = time.Now().Unix()
 	s.inflight.Add(1)
 	defer s.landed(in)
 	res, err := s.commit(ctx, in, m.Encode())
 	if err == nil && m.Final {
-		s.turns.end(m.From.ID, server)
+		s.turns.End(m.From.ID, server)
 	}
 	return call.Answer{Revision: res.Revision}, err
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/state/home"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 	"github.com/podman-swarm/podman-swarm/internal/state/raftnet"
+	"github.com/podman-swarm/podman-swarm/internal/state/share"
 )
 
 // Config says how to open a Store.
@@ -79,9 +80,9 @@ type Store struct {
 	cfg     Config
 	log     *slog.Logger
 	home    *home.Home
-	barrier coalescer
+	barrier share.Rounds
 	space   spaceGuard
-	turns   turns
+	turns   share.Turns
 	// shown is what is read. It is the machine of the running instance, but for the time in which
 	// this replica catches up with another lineage.
 	shown atomic.Pointer[machine.Machine]
@@ -111,7 +112,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{cfg: cfg, log: cfg.Log, nudge: make(chan struct{}, 1), left: map[raft.ServerID]bool{}}
 	s.space.dir, s.space.min = cfg.Dir, cfg.MinFree
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	s.barrier.do = s.barrierRound
+	s.barrier.Do, s.barrier.Closed = s.barrierRound, ErrClosed
 	if err := s.begin(ctx); err != nil {
 		s.cancel()
 		return nil, fmt.Errorf("open state %s: %w", cfg.Dir, err)
@@ -242,7 +243,7 @@ func (s *Store) Close() error {
 			_ = in.Await(s.ctx, in.Raft.LeadershipTransfer)
 		}
 		s.cancel()
-		s.barrier.close()
+		s.barrier.Close()
 		s.wg.Wait()
 		s.machine().Close()
 		in := s.instance()
