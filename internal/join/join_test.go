@@ -33,7 +33,6 @@ type cluster struct {
 	store *state.Store
 	keys  *pki.Authority
 	cert  *pki.NodeCert
-	log   *bytes.Buffer
 	wg    sync.WaitGroup
 }
 
@@ -298,7 +297,7 @@ func (c *cluster) careless() Dialer {
 
 func (c *cluster) expire(id string) {
 	c.t.Helper()
-	_, err := c.tokens.change(c.t.Context(), id, func(r *TokenRecord) (bool, error) {
+	err := c.tokens.change(c.t.Context(), id, func(r *TokenRecord) (bool, error) {
 		r.Expires = time.Now().Add(-time.Second)
 		return true, nil
 	})

@@ -144,7 +144,7 @@ func decodeAnswer(data []byte, name string, csr []byte, ca [32]byte) (*answer, e
 	}
 	if a.Refusal != nil {
 		a.Refusal.Text = oneLine(a.Refusal.Text)
-		return a, nil
+		return a, nil //nolint:nilerr // a refusal is a good answer
 	}
 	block, _ := pem.Decode(a.Certificate)
 	if block == nil {

@@ -28,7 +28,7 @@ const (
 )
 
 // Refusal is why a newcomer is not admitted: one line that says what, why and what to do next.
-type Refusal struct {
+type Refusal struct { //nolint:errname // it is an answer first: what the protocol carries
 	Reason Reason `json:"reason"`
 	Text   string `json:"text"`
 }

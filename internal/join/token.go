@@ -75,7 +75,7 @@ func (t *Tokens) Create(ctx context.Context, ttl time.Duration, uses int, descri
 	if ttl > 0 {
 		rec.Expires = now.Add(ttl)
 	}
-	if _, err := t.write(ctx, rec, 0); err != nil {
+	if err := t.write(ctx, rec, 0); err != nil {
 		return pki.Token{}, fmt.Errorf("make token: %w", err)
 	}
 	return token, nil
@@ -104,7 +104,7 @@ var ErrNoToken = errors.New("no such token")
 
 // Revoke ends a token at once. A newcomer that has not confirmed yet is refused too.
 func (t *Tokens) Revoke(ctx context.Context, id string) error {
-	_, err := t.change(ctx, id, func(rec *TokenRecord) (bool, error) {
+	err := t.change(ctx, id, func(rec *TokenRecord) (bool, error) {
 		changed := !rec.Revoked
 		rec.Revoked = true
 		return changed, nil
@@ -116,22 +116,21 @@ func (t *Tokens) Revoke(ctx context.Context, id string) error {
 }
 
 // change applies edit to the newest state of a token; edit tells whether it changed anything.
-func (t *Tokens) change(ctx context.Context, id string, edit func(*TokenRecord) (bool, error)) (TokenRecord, error) {
+func (t *Tokens) change(ctx context.Context, id string, edit func(*TokenRecord) (bool, error)) error {
 	for {
 		if err := t.store.Barrier(ctx); err != nil {
-			return TokenRecord{}, err
+			return err
 		}
 		rec, e, ok := t.find(t.store.View(), id)
 		if !ok {
-			return TokenRecord{}, ErrNoToken
+			return ErrNoToken
 		}
 		changed, err := edit(&rec)
 		if err != nil || !changed {
-			return rec, err
+			return err
 		}
-		_, err = t.write(ctx, rec, e.ModRevision)
-		if !errors.Is(err, state.ErrConflict) {
-			return rec, err
+		if err = t.write(ctx, rec, e.ModRevision); !errors.Is(err, state.ErrConflict) {
+			return err
 		}
 	}
 }
@@ -145,16 +144,17 @@ func (t *Tokens) find(v state.View, id string) (TokenRecord, *state.Entry, bool)
 	return rec, e, err == nil
 }
 
-func (t *Tokens) write(ctx context.Context, rec TokenRecord, expect uint64) (state.Result, error) {
+func (t *Tokens) write(ctx context.Context, rec TokenRecord, expect uint64) error {
 	data, err := json.Marshal(rec)
 	if err != nil {
-		return state.Result{}, fmt.Errorf("write token: %w", err)
+		return fmt.Errorf("write token: %w", err)
 	}
 	w := state.Write{Key: tokensPrefix + rec.ID, Value: data, Expect: expect}
 	if !rec.Expires.IsZero() {
 		w.TTL = max(int64(rec.Expires.Add(remembered).Sub(t.now())/time.Second), 1)
 	}
-	return t.store.Apply(ctx, w)
+	_, err = t.store.Apply(ctx, w)
+	return err
 }
 
 // check finds the record of a token and refuses one that is not good. The secret is compared in
@@ -191,7 +191,7 @@ func (r TokenRecord) spent(name, key string, pending int) *Refusal {
 
 // count takes one use for a newcomer, once.
 func (t *Tokens) count(ctx context.Context, id, name, key string) error {
-	_, err := t.change(ctx, id, func(rec *TokenRecord) (bool, error) {
+	err := t.change(ctx, id, func(rec *TokenRecord) (bool, error) {
 		if rec.Revoked {
 			return false, refuse(Revoked, "join token %s was revoked; %s", rec.ID, makeToken)
 		}

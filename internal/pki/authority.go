@@ -59,7 +59,7 @@ func (a *Authority) CAPEM() []byte { return bytes.Clone(a.ring().pem) }
 func (a *Authority) CAHash() [sha256.Size]byte { return sha256.Sum256(a.ring().issuer.cert.Raw) }
 
 // Cluster is the cluster's name: random, and the same on every node for good.
-func (a *Authority) Cluster() string { return a.ring().bundle.Cluster }
+func (a *Authority) Cluster() string { return a.ring().Cluster }
 
 // GossipKeys returns the keys of gossip, the one that encrypts first.
 func (a *Authority) GossipKeys() [][]byte {

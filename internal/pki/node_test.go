@@ -107,7 +107,7 @@ func TestNodeNameNeedsTheGroup(t *testing.T) {
 	}
 }
 
-func request(t testing.TB, subject pkix.Name, key any) []byte {
+func request(t *testing.T, subject pkix.Name, key any) []byte {
 	t.Helper()
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: subject, DNSNames: []string{"evil.example"}}, key)
 	if err != nil {
@@ -116,7 +116,7 @@ func request(t testing.TB, subject pkix.Name, key any) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: requestBlock, Bytes: der})
 }
 
-func ecKey(t testing.TB, c elliptic.Curve) *ecdsa.PrivateKey {
+func ecKey(t *testing.T, c elliptic.Curve) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(c, rand.Reader)
 	if err != nil {
@@ -209,12 +209,12 @@ func TestNodeCertIsRenewed(t *testing.T) {
 		n := mustNode(t, a, "n1")
 		runs(t, n)
 		first := n.Certificate().Leaf
-		time.Sleep(59 * 24 * time.Hour)
+		<-time.After(59 * 24 * time.Hour)
 		synctest.Wait()
 		if !n.Certificate().Leaf.Equal(first) {
 			t.Error("renewed too early")
 		}
-		time.Sleep(2 * 24 * time.Hour)
+		<-time.After(2 * 24 * time.Hour)
 		synctest.Wait()
 		second := n.Certificate().Leaf
 		if second.Equal(first) || time.Until(second.NotAfter) < 88*24*time.Hour {
@@ -223,7 +223,7 @@ func TestNodeCertIsRenewed(t *testing.T) {
 		if got, err := parseCert("", read(t, filepath.Join(dir, nodeCertName))); err != nil || !got.Equal(second) {
 			t.Errorf("not the one on disk (%v)", err)
 		}
-		time.Sleep(200 * 24 * time.Hour)
+		<-time.After(200 * 24 * time.Hour)
 		synctest.Wait()
 		if n.Certificate().Leaf.NotAfter.Before(time.Now()) {
 			t.Error("expired while running")
@@ -248,7 +248,7 @@ func TestNodeCertIsRenewedInMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 		runs(t, n)
-		time.Sleep(60*24*time.Hour + 2*time.Hour)
+		<-time.After(60*24*time.Hour + 2*time.Hour)
 		synctest.Wait()
 		if time.Until(n.Certificate().Leaf.NotAfter) < 88*24*time.Hour {
 			t.Error("not renewed")

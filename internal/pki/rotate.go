@@ -24,7 +24,7 @@ const (
 	Used Phase = "used"
 )
 
-// CAPhase, GossipPhase and EncryptionPhase tell what the next Rotate call would do.
+// CAPhase is the phase of the rotation of the cluster CA: it tells what the next RotateCA would do.
 func (a *Authority) CAPhase() Phase { return a.ring().caPhase() }
 
 // GossipPhase is the phase of the gossip key's rotation.

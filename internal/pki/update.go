@@ -30,7 +30,7 @@ type shared struct {
 }
 
 // Generation counts the changes of the cluster's keys.
-func (a *Authority) Generation() uint64 { return a.ring().bundle.Generation }
+func (a *Authority) Generation() uint64 { return a.ring().Generation }
 
 // Changed returns a channel that is closed at the next change of keys. Take it before looking.
 func (a *Authority) Changed() <-chan struct{} { return a.ring().change }
@@ -51,12 +51,12 @@ func (a *Authority) Update(data []byte) error {
 	defer a.mu.Unlock()
 	cur := a.ring()
 	switch {
-	case r.bundle.Cluster != cur.bundle.Cluster:
-		return fmt.Errorf("update keys: they belong to cluster %s, this node to %s", r.bundle.Cluster, cur.bundle.Cluster)
+	case r.Cluster != cur.Cluster:
+		return fmt.Errorf("update keys: they belong to cluster %s, this node to %s", r.Cluster, cur.Cluster)
 	case bytes.Equal(r.data, cur.data):
 		return nil
 	case !r.newerThan(cur):
-		return fmt.Errorf("update keys to generation %d: %w (generation %d)", r.bundle.Generation, ErrOlder, cur.bundle.Generation)
+		return fmt.Errorf("update keys to generation %d: %w (generation %d)", r.Generation, ErrOlder, cur.Generation)
 	}
 	return a.apply(r)
 }
@@ -121,7 +121,7 @@ func writeKeys(dir string, r *keyring) error {
 	if err != nil {
 		return err
 	}
-	own, err := json.Marshal(shared{r.Format, r.bundle.Cluster, r.bundle.Generation, r.Gossip, r.ClusterKey})
+	own, err := json.Marshal(shared{r.Format, r.Cluster, r.Generation, r.Gossip, r.ClusterKey})
 	if err != nil {
 		return fmt.Errorf("write %s: %w", sharedName, err)
 	}
