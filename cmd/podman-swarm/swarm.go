@@ -20,8 +20,8 @@ import (
 
 // swarmHost is what the commands about the swarm need of their surroundings.
 type swarmHost struct {
-	initNode func(ctx context.Context, cfg node.Config, out io.Writer) error
-	joinNode func(ctx context.Context, cfg node.Config, addr, token string, out io.Writer) error
+	initNode initFunc
+	joinNode joinFunc
 	environ  []string
 	exe      string // this program, for the unit
 	systemd  systemd
@@ -30,13 +30,20 @@ type swarmHost struct {
 	upTime   time.Duration // how long a started agent may take to answer
 }
 
+// initFunc and joinFunc make a data directory a node, and tell how on out. The agent is not running.
+type (
+	initFunc func(ctx context.Context, cfg node.Config, out io.Writer) error
+	joinFunc func(ctx context.Context, cfg node.Config, addr, token string, out io.Writer) error
+)
+
 // thisHost is the surroundings of this process.
-func thisHost() (swarmHost, error) {
+func thisHost(initNode initFunc, joinNode joinFunc) (swarmHost, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return swarmHost{}, fmt.Errorf("find this program: %w", err)
 	}
 	return swarmHost{
+		initNode: initNode, joinNode: joinNode,
 		environ: os.Environ(), exe: exe, systemd: thisSystemd(), now: time.Now, upTime: 60 * time.Second,
 		streams: genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
 	}, nil

@@ -13,7 +13,7 @@ import (
 const envPrefix = "PODMAN_SWARM_"
 
 // typedOnly are flags that must be said each time: no environment agrees to a destruction.
-func typedOnly() []string { return []string{"yes", "force", "help", "output", "no-headers"} }
+func typedOnly() []string { return []string{"yes", "force", "help", "version", "output", "no-headers"} }
 
 func envName(flag string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
@@ -29,7 +29,7 @@ func fillFromEnvironment(c *cobra.Command, environ []string) error {
 	known := knownFlags(c.Root())
 	var errs []error
 	for _, name := range sortedNames(environ) {
-		value, _ := lookup(environ, name)
+		value := lookup(environ, name)
 		flag, ok := known[name]
 		if !ok {
 			errs = append(errs, fmt.Errorf("%s is set, but there is no such setting: did you mean %s?", name, nearest(name, known)))
@@ -79,18 +79,17 @@ func sortedNames(environ []string) []string {
 }
 
 // lookup is os.Getenv for a given environment: the last one counts.
-func lookup(environ []string, name string) (string, bool) {
+func lookup(environ []string, name string) string {
 	for _, e := range slices.Backward(environ) {
 		if value, ok := strings.CutPrefix(e, name+"="); ok {
-			return value, true
+			return value
 		}
 	}
-	return "", false
+	return ""
 }
 
 func isSet(environ []string, flag string) bool {
-	value, _ := lookup(environ, envName(flag))
-	return value != ""
+	return lookup(environ, envName(flag)) != ""
 }
 
 // nearest is the known name with the fewest changes to name, the first of several.

@@ -52,6 +52,7 @@ func (m *machine) RotateCA(_ context.Context, say swarm.Progress) error {
 	say("every node trusts the new authority")
 	return m.do("rotate-ca")
 }
+
 func (m *machine) RotateGossipKey(context.Context, swarm.Progress) error {
 	return m.do("rotate-gossip-key")
 }
