@@ -10,12 +10,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/state/disk"
 	"github.com/podman-swarm/podman-swarm/internal/state/lineage"
-	"github.com/podman-swarm/podman-swarm/internal/state/statetest"
 )
 
 func (c *sim) leader() int {
@@ -104,13 +102,13 @@ func TestLeave(t *testing.T) {
 			if err := s.Leave(c.t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(5 * time.Second)
+			elapse(5 * time.Second)
 			for _, n := range c.running() {
 				if n.get() != s && len(n.get().Status().Replicas) != left-1 {
 					t.Errorf("%s: %+v", n.name, n.get().Status())
 				}
 			}
-			time.Sleep(30 * time.Second)
+			elapse(30 * time.Second)
 			if leads, _ := s.Leads(); leads {
 				t.Error("it leads on")
 			}
@@ -173,33 +171,22 @@ func damageLog(t *testing.T, dir string) {
 }
 
 func TestFreeze(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		net := statetest.New()
-		stores := map[string]*Store{}
-		join := ""
-		for i := range 2 {
-			node := net.Start(name(i), func(ctx context.Context, b []byte) []byte { return stores[name(i)].Serve(ctx, b) })
-			s, err := tryOpen(t, Config{NodeID: name(i), Addr: statetest.Addr(name(i)), Network: node, Membership: node, Join: join, Freeze: true})
-			if err != nil {
-				t.Fatal(err)
-			}
-			stores[name(i)] = s
-			join = s.Status().Lineage.ID
-			time.Sleep(5 * time.Second)
+	simulate(t, false, func(c *sim) {
+		c.freeze = true
+		c.first(2)
+		c.load(5, 0, 1)
+		c.kill(1)
+		before := c.nodes[name(0)].get().Status()
+		elapse(5 * time.Minute)
+		s := c.nodes[name(0)].get()
+		if got := s.Status(); got.Lineage.ID != before.Lineage.ID || got.Leader != "" || got.Revision != before.Revision {
+			t.Errorf("frozen, but %+v", got)
 		}
-		put(t, stores[name(0)], "/a", "1")
-		net.Kill(name(1))
-		if err := stores[name(1)].Close(); err != nil {
-			t.Fatal(err)
+		ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
+		defer cancel()
+		if _, err := s.Apply(ctx, Write{Key: "/x"}); !errors.Is(err, ErrNoLeader) {
+			t.Errorf("a write: %v", err)
 		}
-		time.Sleep(5 * time.Minute)
-		if s := stores[name(0)].Status(); s.Lineage.ID != join || s.Leader != "" || value(stores[name(0)], "/a") != "1" {
-			t.Errorf("frozen, but %+v", s)
-		}
-		if err := stores[name(0)].Close(); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Minute)
 	})
 }
 
@@ -249,10 +236,10 @@ func TestIdleIsSilent(t *testing.T) {
 	simulate(t, false, func(c *sim) {
 		c.first(4)
 		c.load(20, 0, 1, 2, 3)
-		time.Sleep(20 * time.Second)
+		elapse(20 * time.Second)
 		var tells atomic.Int64
 		c.net.Heard = func(string, lineage.Standing) { tells.Add(1) }
-		time.Sleep(10 * time.Minute)
+		elapse(10 * time.Minute)
 		c.load(100, 0, 1, 2, 3)
 		if n := tells.Load(); n != 0 {
 			t.Errorf("%d times told in ten quiet minutes", n)
@@ -265,7 +252,7 @@ func TestLeadershipLeaksNothing(t *testing.T) {
 	simulate(t, false, func(c *sim) {
 		c.first(3)
 		count := func() int {
-			time.Sleep(30 * time.Second)
+			elapse(30 * time.Second)
 			return runtime.NumGoroutine()
 		}
 		before, rounds := 0, 0

@@ -20,13 +20,14 @@ import (
 
 // sim is a cluster in virtual time.
 type sim struct {
-	t     *testing.T
-	net   *statetest.Net
-	disk  bool
-	tune  func(*raft.Config)
-	log   *slog.Logger
-	step  map[string]func(step string) // by name
-	nodes map[string]*simNode
+	t      *testing.T
+	net    *statetest.Net
+	disk   bool
+	freeze bool
+	tune   func(*raft.Config)
+	log    *slog.Logger
+	step   map[string]func(step string) // by name
+	nodes  map[string]*simNode
 
 	mu    sync.Mutex
 	acked map[string]string // key to value
@@ -48,6 +49,9 @@ func (n *simNode) get() *Store {
 	defer n.mu.Unlock()
 	return n.store
 }
+
+// elapse lets virtual time pass.
+func elapse(d time.Duration) { <-time.After(d) }
 
 // simulate runs a test in virtual time and checks at its end that nothing acknowledged is missing.
 func simulate(t *testing.T, disk bool, run func(c *sim)) {
@@ -105,7 +109,7 @@ func (c *sim) tryStart(i int, join string) (*Store, error) {
 	})
 	cfg := Config{
 		Dir: n.dir, NodeID: n.name, Addr: statetest.Addr(n.name), Network: node, Membership: node, Join: join,
-		Log: c.log.With("node", n.name), MinFree: 1, tune: c.tune, segment: 16 << 10, step: c.step[n.name],
+		Log: c.log.With("node", n.name), MinFree: 1, tune: c.tune, segment: 16 << 10, step: c.step[n.name], Freeze: c.freeze,
 	}
 	s, err := Open(c.t.Context(), cfg)
 	if err != nil {
@@ -174,7 +178,7 @@ func (c *sim) stop() {
 			c.kill(i)
 		}
 	}
-	time.Sleep(time.Minute) // what the network still does
+	elapse(time.Minute) // what the network still does
 }
 
 // first makes a cluster of n nodes, one after another.
@@ -200,7 +204,7 @@ func (c *sim) running() []*simNode {
 // within polls in virtual time.
 func (c *sim) within(d time.Duration, what string, ok func() bool) time.Duration {
 	c.t.Helper()
-	for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+	for start := time.Now(); ; elapse(10 * time.Millisecond) {
 		if ok() {
 			return time.Since(start)
 		}
@@ -262,7 +266,11 @@ func (c *sim) write(i int, key, value string, limit time.Duration) time.Duration
 }
 
 func (c *sim) try(ctx context.Context, i int, key, value string) error {
-	_, err := c.nodes[name(i)].get().Apply(ctx, Write{Key: key, Value: []byte(value), Expect: Any})
+	return c.apply(ctx, c.nodes[name(i)].get(), key, value)
+}
+
+func (c *sim) apply(ctx context.Context, s *Store, key, value string) error {
+	_, err := s.Apply(ctx, Write{Key: key, Value: []byte(value), Expect: Any})
 	if err == nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()

@@ -191,6 +191,7 @@ func (in *Engine) settle() {
 	in.Broadcast()
 }
 
+// Broadcast wakes whoever waits for a change.
 func (in *Engine) Broadcast() {
 	in.mu.Lock()
 	defer in.mu.Unlock()

@@ -22,13 +22,13 @@ const (
 type Action int
 
 const (
-	// Stay: nothing.
+	// Stay is to do nothing.
 	Stay Action = iota
-	// TakeOver: begin a new lineage, if this replica is the most advanced of those alive.
+	// TakeOver is to begin a new lineage, if this replica is the most advanced of those alive.
 	TakeOver
-	// Rejoin: hand over to the winner and follow it.
+	// Rejoin is to hand over to the winner and to follow it.
 	Rejoin
-	// Retreat: go back to the lineage this replica came from, the new one was lost on the way.
+	// Retreat is to go back to the lineage this replica came from, the new one was lost on the way.
 	Retreat
 )
 

@@ -32,8 +32,9 @@ const (
 
 	// maxNode bounds what is taken of a node's name into a server's, so that a Standing is small.
 	maxNode = 63
-	// MaxServer and MaxLineage bound the names in a Standing, in bytes.
-	MaxServer  = 96
+	// MaxServer bounds the name of a server, in bytes.
+	MaxServer = 96
+	// MaxLineage bounds the name of a lineage.
 	MaxLineage = 64
 	// MaxStanding is the size of the largest encoded Standing.
 	MaxStanding = 200

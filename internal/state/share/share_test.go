@@ -18,7 +18,7 @@ func TestRoundsAreShared(t *testing.T) {
 		var rounds atomic.Uint64
 		r := share.Rounds{Closed: errors.New("closed")}
 		r.Do = func() (uint64, error) {
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 			return rounds.Add(1), nil
 		}
 		var wg sync.WaitGroup
