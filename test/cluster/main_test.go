@@ -226,6 +226,15 @@ func kept(t *testing.T, load *lab.Load, hosts []*lab.Host, overwritten []lab.Ver
 	}
 }
 
+// noneFailed checks that every write that failed at first succeeded when it was tried once more.
+func noneFailed(t *testing.T, load *lab.Load) {
+	t.Helper()
+	failed := load.Failed()
+	if len(failed) > 0 {
+		t.Errorf("%d writes failed twice, the first ones:\n%s", len(failed), strings.Join(failed[:min(10, len(failed))], "\n"))
+	}
+}
+
 func startLoad(t *testing.T, cfg lab.LoadConfig) *lab.Load {
 	t.Helper()
 	cfg.Namespace = metav1.NamespaceDefault
@@ -244,7 +253,8 @@ func acknowledged(t *testing.T, load *lab.Load, n int) {
 	target := load.Count() + n
 	eventually(t, time.Minute, func() error {
 		if have := load.Count(); have < target {
-			return fmt.Errorf("%d of %d writes acknowledged; failed: %q", have, target, load.Failed())
+			failed := load.Failed()
+			return fmt.Errorf("%d of %d writes acknowledged; the last that failed: %q", have, target, failed[max(0, len(failed)-3):])
 		}
 		return nil
 	})

@@ -76,7 +76,8 @@ func TestPartition(t *testing.T) {
 	for _, s := range []*side{left, right} {
 		w.until(t, "the "+s.name+" side is writable", 10*time.Second, func() error {
 			if s.own.Count() == 0 || s.shared.Count() == 0 {
-				return fmt.Errorf("nothing acknowledged; failed: %q", s.own.Failed())
+				failed := s.own.Failed()
+				return fmt.Errorf("nothing acknowledged; the last that failed: %q", failed[max(0, len(failed)-3):])
 			}
 			return nil
 		})
