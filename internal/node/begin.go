@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/backup"
+	"github.com/podman-swarm/podman-swarm/internal/node/logs"
 	"github.com/podman-swarm/podman-swarm/internal/node/operate"
 	"github.com/podman-swarm/podman-swarm/internal/pki"
 	"github.com/podman-swarm/podman-swarm/internal/state"
@@ -26,7 +27,7 @@ func Init(ctx context.Context, cfg Config, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer h.dir.close() //nolint:errcheck // the lock ends with the process
+	defer h.dir.Close() //nolint:errcheck // the lock ends with the process
 	c, err := openCluster(ctx, h, keys)
 	if err != nil {
 		return err
@@ -53,24 +54,24 @@ func Join(ctx context.Context, cfg Config, addr, token string, out io.Writer) er
 		return err
 	}
 	_, err = fmt.Fprintf(out, "Node %s is admitted to swarm %s, pods get addresses of %s\n", h.cfg.NodeName, keys.Cluster(), h.cfg.PodCIDR)
-	return errors.Join(err, h.dir.close())
+	return errors.Join(err, h.dir.Close())
 }
 
 // enlisted makes a data directory that is none yet that of a node.
 func enlisted(ctx context.Context, cfg Config) (*host, *pki.Authority, error) {
 	fresh := !exists(cfg.DataDir)
-	h, err := prepare(cfg, newLog(cfg.LogLevel))
+	h, err := prepare(cfg, logs.New(cfg.LogLevel))
 	if err != nil {
 		return nil, nil, err
 	}
 	fail := func(err error) (*host, *pki.Authority, error) {
-		err = errors.Join(err, h.dir.close())
-		if fresh && !exists(h.dir.file(joiningFile)) {
+		err = errors.Join(err, h.dir.Close())
+		if fresh && !exists(h.dir.File(joiningFile)) {
 			err = errors.Join(err, removeData(h.cfg.DataDir, h.log))
 		}
 		return nil, nil, err
 	}
-	if h.known || exists(h.dir.file("state")) {
+	if h.known || exists(h.dir.File("state")) {
 		return fail(fmt.Errorf("%s is the data directory of node %s already: start its agent, or run podman-swarm reset --yes first, or use another --data-dir",
 			h.cfg.DataDir, h.cfg.NodeName))
 	}
@@ -91,19 +92,19 @@ func Restore(ctx context.Context, cfg Config, file string, out io.Writer) error 
 	if err != nil {
 		return err
 	}
-	h, err := prepare(cfg, newLog(cfg.LogLevel))
+	h, err := prepare(cfg, logs.New(cfg.LogLevel))
 	if err != nil {
 		return err
 	}
-	defer h.dir.close() //nolint:errcheck // the lock ends with the process
+	defer h.dir.Close() //nolint:errcheck // the lock ends with the process
 	for _, name := range []string{"pki", "state", memberFile, joiningFile} {
-		if exists(h.dir.file(name)) {
+		if exists(h.dir.File(name)) {
 			return fmt.Errorf("%s holds a node already: run podman-swarm reset --yes first, or use another --data-dir", h.cfg.DataDir)
 		}
 	}
 	if err := h.restore(ctx, c); err != nil {
 		for _, name := range []string{"pki", "state", memberFile} {
-			err = errors.Join(err, os.RemoveAll(h.dir.file(name)))
+			err = errors.Join(err, os.RemoveAll(h.dir.File(name)))
 		}
 		return err
 	}
@@ -113,11 +114,11 @@ func Restore(ctx context.Context, cfg Config, file string, out io.Writer) error 
 }
 
 func (h *host) restore(ctx context.Context, c backup.Contents) error {
-	if err := pki.InstallBundle(h.dir.file("pki"), c.Keys); err != nil {
+	if err := pki.InstallBundle(h.dir.File("pki"), c.Keys); err != nil {
 		return err
 	}
 	err := state.Import(ctx, state.Config{
-		Dir: h.dir.file("state"), NodeID: h.cfg.NodeName, Addr: h.cfg.wireAddr(), Log: h.log.With("part", "state"),
+		Dir: h.dir.File("state"), NodeID: h.cfg.NodeName, Addr: h.cfg.wireAddr(), Log: h.log.With("part", "state"),
 	}, bytes.NewReader(c.Snapshot))
 	if err != nil {
 		return err

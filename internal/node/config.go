@@ -12,6 +12,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
+
+	"github.com/podman-swarm/podman-swarm/internal/node/logs"
 )
 
 // Config is everything a node can be told. It is read from flags and from one YAML file whose keys
@@ -156,7 +158,7 @@ func (c Config) Validate() error {
 	if p, err := netip.ParsePrefix(c.ServiceCIDR); c.ServiceCIDR != "" && (err != nil || !p.Addr().Is4() || p.Bits() > 24 || p != p.Masked()) {
 		bad("service-cidr", c.ServiceCIDR, "must be an IPv4 network of at least 256 addresses, for example 10.43.0.0/16")
 	}
-	if _, ok := logLevels()[c.LogLevel]; !ok {
+	if _, ok := logs.Levels()[c.LogLevel]; !ok {
 		bad("log-level", c.LogLevel, "must be debug, info, warn or error")
 	}
 	if c.AuditPolicyFile != "" && c.AuditLogPath == "" {

@@ -29,7 +29,7 @@ type joining struct {
 // enlist makes this node a member of a swarm, unless it is one, and opens its keys: with --join an
 // empty data directory is admitted to that swarm, otherwise it begins one.
 func (h *host) enlist(ctx context.Context) (*pki.Authority, error) {
-	interrupted := exists(h.dir.file(joiningFile))
+	interrupted := exists(h.dir.File(joiningFile))
 	switch {
 	case h.known && !h.me.m.Left.IsZero():
 		return nil, fmt.Errorf("node %s left the swarm at %s: to use this machine again, run: podman-swarm reset --yes, then init or join",
@@ -37,14 +37,14 @@ func (h *host) enlist(ctx context.Context) (*pki.Authority, error) {
 	case h.known:
 	case interrupted && h.cfg.Join == "":
 		return nil, fmt.Errorf("%s was about to join a swarm when it was interrupted: say --join and --join-token again, or run: podman-swarm reset --yes", h.cfg.DataDir)
-	case h.cfg.Join != "" && !interrupted && (exists(h.dir.file("pki")) || exists(h.dir.file("state"))):
+	case h.cfg.Join != "" && !interrupted && (exists(h.dir.File("pki")) || exists(h.dir.File("state"))):
 		return nil, fmt.Errorf("--join %s: %s has the data of another swarm already: run podman-swarm reset --yes first, or use another --data-dir", h.cfg.Join, h.cfg.DataDir)
 	case h.cfg.Join != "":
 		if err := h.joinSwarm(ctx); err != nil {
 			return nil, err
 		}
 	}
-	keys, err := pki.Open(h.dir.file("pki"))
+	keys, err := pki.Open(h.dir.File("pki"))
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (h *host) enlist(ctx context.Context) (*pki.Authority, error) {
 		return nil, err
 	}
 	if interrupted || h.cfg.Join != "" {
-		if err := os.Remove(h.dir.file(joiningFile)); err != nil {
+		if err := os.Remove(h.dir.File(joiningFile)); err != nil {
 			return nil, fmt.Errorf("join: %w", err)
 		}
 	}
@@ -79,17 +79,17 @@ func (h *host) joinSwarm(ctx context.Context) error {
 		return err
 	}
 	// What an interrupted try left there is made anew, for the same key.
-	if err := os.RemoveAll(h.dir.file("pki")); err != nil {
+	if err := os.RemoveAll(h.dir.File("pki")); err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
 	admission, err := join.Join(ctx, join.Newcomer{
-		Token: h.cfg.JoinToken, Nodes: []string{joinAddr(h.cfg.Join)}, Dial: dialGuest, Dir: h.dir.file("pki"),
+		Token: h.cfg.JoinToken, Nodes: []string{joinAddr(h.cfg.Join)}, Dial: dialGuest, Dir: h.dir.File("pki"),
 		Name: h.cfg.NodeName, Address: h.cfg.wireAddr(), PodCIDR: h.wish, Release: version.Swarm(), Format: swarmFormat, Key: try.Key,
 	})
 	if err != nil {
 		var refusal *join.Refusal
 		if errors.As(err, &refusal) {
-			err = errors.Join(err, os.Remove(h.dir.file(joiningFile)))
+			err = errors.Join(err, os.Remove(h.dir.File(joiningFile)))
 		}
 		return err
 	}
@@ -102,7 +102,7 @@ func (h *host) joinSwarm(ctx context.Context) error {
 // tryAgain returns what an interrupted try of this node was known by, or begins one.
 func (h *host) tryAgain() (joining, error) {
 	var try joining
-	file := h.dir.file(joiningFile)
+	file := h.dir.File(joiningFile)
 	data, err := os.ReadFile(file) //nolint:gosec // our own directory
 	if err == nil && json.Unmarshal(data, &try) == nil && try.Name == h.cfg.NodeName {
 		return try, nil
@@ -123,7 +123,7 @@ func dialGuest(ctx context.Context, addr string, verify func(chain []*x509.Certi
 
 // recall fills in what this data directory already is.
 func (h *host) recall() error {
-	file := h.dir.file(memberFile)
+	file := h.dir.File(memberFile)
 	m, known, err := loadMembership(file)
 	if err != nil {
 		return err

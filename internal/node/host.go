@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/apiserver"
+	"github.com/podman-swarm/podman-swarm/internal/node/datadir"
+	"github.com/podman-swarm/podman-swarm/internal/node/pair"
 	"github.com/podman-swarm/podman-swarm/internal/podman"
 	"github.com/podman-swarm/podman-swarm/internal/swarm"
 	"github.com/podman-swarm/podman-swarm/internal/version"
@@ -22,7 +24,7 @@ import (
 type host struct {
 	cfg    Config
 	log    *slog.Logger
-	dir    *dataDir
+	dir    *datadir.Dir
 	runDir string
 	netd   []string // command line of the network helper
 	me     *self
@@ -38,24 +40,24 @@ func prepare(cfg Config, log *slog.Logger) (*host, error) {
 			return nil, err
 		}
 	}
-	dir, err := openDataDir(cfg.DataDir)
+	dir, err := datadir.Open(cfg.DataDir)
 	if err != nil {
 		return nil, err
 	}
 	if cfg.DataDir, err = filepath.EvalSymlinks(cfg.DataDir); err != nil {
-		return nil, errors.Join(fmt.Errorf("data directory: %w", err), dir.close())
+		return nil, errors.Join(fmt.Errorf("data directory: %w", err), dir.Close())
 	}
 	runDir, err := runtimeDir(cfg.DataDir, rootless())
 	if err != nil {
-		return nil, errors.Join(err, dir.close())
+		return nil, errors.Join(err, dir.Close())
 	}
-	helper, err := netdCommand(dir.file("run"))
+	helper, err := netdCommand(dir.File("run"))
 	if err != nil {
-		return nil, errors.Join(err, dir.close())
+		return nil, errors.Join(err, dir.Close())
 	}
 	h := &host{cfg: cfg, log: log, dir: dir, runDir: runDir, netd: helper}
 	if err := h.recall(); err != nil {
-		return nil, errors.Join(err, dir.close())
+		return nil, errors.Join(err, dir.Close())
 	}
 	return h, nil
 }
@@ -69,7 +71,7 @@ func (h *host) localURL() string {
 	return "https://" + addr.String()
 }
 
-func (h *host) apiConfig(c *cluster, streams *loopbackListener, pods network) apiserver.Config {
+func (h *host) apiConfig(c *cluster, streams *pair.Listener, pods network) apiserver.Config {
 	return apiserver.Config{
 		DataDir:         h.cfg.DataDir,
 		Listen:          h.cfg.APIAddr,

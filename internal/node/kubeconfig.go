@@ -12,7 +12,7 @@ import (
 const kubeconfigLife = 30 * 24 * time.Hour
 
 func (h *host) writeKubeconfig(keys *pki.Authority) error {
-	return keys.WriteKubeconfig(h.dir.file("admin.kubeconfig"), h.localURL(), "admin", "system:masters")
+	return keys.WriteKubeconfig(h.dir.File("admin.kubeconfig"), h.localURL(), "admin", "system:masters")
 }
 
 // keepKubeconfig writes the administrator's kubeconfig anew when the swarm's keys change, and

@@ -8,6 +8,7 @@ import (
 
 	"github.com/podman-swarm/podman-swarm/internal/agent"
 	"github.com/podman-swarm/podman-swarm/internal/agent/hollow"
+	"github.com/podman-swarm/podman-swarm/internal/node/pair"
 	"github.com/podman-swarm/podman-swarm/internal/podman"
 )
 
@@ -92,7 +93,7 @@ func (c *cluster) dialer(own network) func(ctx context.Context, network, addr st
 }
 
 // serveStreams has other nodes reach this node's agent and its pods.
-func (c *cluster) serveStreams(ctx context.Context, own *loopbackListener, pods network) error {
+func (c *cluster) serveStreams(ctx context.Context, own *pair.Listener, pods network) error {
 	c.peers.AnswerDials(netip.MustParsePrefix(c.host.cfg.PodCIDR), pods.DialContext)
 	theirs := c.peers.Streams()
 	context.AfterFunc(ctx, func() { _ = theirs.Close() })
@@ -104,7 +105,7 @@ func (c *cluster) serveStreams(ctx context.Context, own *loopbackListener, pods 
 			}
 			return err
 		}
-		if !own.give(ctx, conn) {
+		if !own.Give(ctx, conn) {
 			_ = conn.Close()
 		}
 	}
@@ -112,13 +113,13 @@ func (c *cluster) serveStreams(ctx context.Context, own *loopbackListener, pods 
 
 // nodeStreams reaches the agents of all nodes.
 type nodeStreams struct {
-	own *loopbackListener
+	own *pair.Listener
 	c   *cluster
 }
 
 // DialNode implements apiserver.NodeDialer.
 func (n nodeStreams) DialNode(ctx context.Context, node string) (net.Conn, error) {
-	if node == n.own.node {
+	if node == n.c.host.cfg.NodeName {
 		return n.own.DialNode(ctx, node)
 	}
 	return n.c.peers.DialNode(ctx, node)

@@ -2,14 +2,13 @@ package node
 
 import (
 	"errors"
-	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/podman-swarm/podman-swarm/internal/node/datadir"
 )
 
 func valid(t *testing.T) Config {
@@ -62,71 +61,6 @@ func TestLoadFile(t *testing.T) {
 	}
 }
 
-func TestDataDir(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "data")
-	d, err := openDataDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := openDataDir(dir); err == nil || !strings.Contains(err.Error(), "in use by another agent") {
-		t.Errorf("second open: %v", err)
-	}
-	if err := d.close(); err != nil {
-		t.Fatal(err)
-	}
-	for content, want := range map[string]string{"999\n": "newer release", "x": "damaged"} {
-		if err := os.WriteFile(filepath.Join(dir, "VERSION"), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := openDataDir(dir); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("VERSION %q: %v", content, err)
-		}
-	}
-	if err := os.Remove(filepath.Join(dir, "VERSION")); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(filepath.Join(dir, "state"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := openDataDir(dir); err == nil || !strings.Contains(err.Error(), "VERSION is missing") {
-		t.Errorf("VERSION lost beside state: %v", err)
-	}
-}
-
-// The lock of a killed agent outlives it for a moment; that of a living one is respected at once.
-func TestDataDirOfKilledAgent(t *testing.T) {
-	dir := t.TempDir()
-	d, err := openDataDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if holderIsDying(d.lock.Name()) {
-		t.Error("we are dying")
-	}
-	if err := os.WriteFile(d.lock.Name(), []byte("4194304\n"), 0o600); err != nil { // no pid is that high
-		t.Fatal(err)
-	}
-	opened := make(chan error, 1)
-	go func() {
-		second, err := openDataDir(dir)
-		if err == nil {
-			err = second.close()
-		}
-		opened <- err
-	}()
-	select {
-	case err := <-opened:
-		t.Errorf("opened under the lock: %v", err)
-	case <-time.After(3 * dyingPoll):
-	}
-	if err := d.close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-opened; err != nil {
-		t.Error(err)
-	}
-}
-
 func TestResetSparesForeignFiles(t *testing.T) {
 	home := t.TempDir()
 	letter := filepath.Join(home, "letter")
@@ -136,87 +70,32 @@ func TestResetSparesForeignFiles(t *testing.T) {
 	if err := refuseForeign(home); err == nil || !strings.Contains(err.Error(), "nothing was removed") {
 		t.Errorf("somebody's directory: %v", err)
 	}
-	d, err := openDataDir(filepath.Join(home, "data"))
+	d, err := datadir.Open(filepath.Join(home, "data"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.close()
-	if err := refuseForeign(d.path); err != nil {
+	defer d.Close()
+	if err := refuseForeign(d.Path()); err != nil {
 		t.Error(err)
 	}
-	kept := filepath.Join(d.path, "kept")
+	kept := filepath.Join(d.Path(), "kept")
 	if err := os.WriteFile(kept, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	if err := errors.Join(refuseForeign(d.path), removeData(d.path, log)); err != nil {
+	if err := errors.Join(refuseForeign(d.Path()), removeData(d.Path(), log)); err != nil {
 		t.Error(err)
 	}
-	if entries, err := os.ReadDir(d.path); err != nil || len(entries) != 1 || entries[0].Name() != "kept" {
+	if entries, err := os.ReadDir(d.Path()); err != nil || len(entries) != 1 || entries[0].Name() != "kept" {
 		t.Errorf("left: %v, %v", entries, err)
 	}
-	if err := errors.Join(os.Remove(kept), removeData(d.path, log), removeData(d.path, log)); err != nil {
+	if err := errors.Join(os.Remove(kept), removeData(d.Path(), log), removeData(d.Path(), log)); err != nil {
 		t.Error(err)
 	}
-	if _, err := os.Stat(d.path); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(d.Path()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the empty data directory: %v", err)
 	}
 	if _, err := os.Stat(letter); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestLoopbackListener(t *testing.T) {
-	l := newLoopbackListener("n1")
-	if _, err := l.DialNode(t.Context(), "n2"); err == nil {
-		t.Error("dialled a node that is not there")
-	}
-	done := make(chan error, 1)
-	go func() {
-		c, err := l.Accept()
-		if err == nil {
-			_, err = io.Copy(c, c)
-			c.Close()
-		}
-		done <- err
-	}()
-	c, err := l.DialNode(t.Context(), "n1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Write([]byte("ping")); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.(*net.UnixConn).CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	if b, err := io.ReadAll(c); err != nil || string(b) != "ping" {
-		t.Errorf("echo = %q, %v", b, err)
-	}
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	l.Close()
-	if _, err := l.DialNode(t.Context(), "n1"); err == nil {
-		t.Error("dialled a closed listener")
-	}
-	if _, err := l.Accept(); err == nil {
-		t.Error("accepted from a closed listener")
-	}
-}
-
-func TestDropText(t *testing.T) {
-	if err := dropText(); err != nil {
-		t.Error(err)
-	}
-	for line, want := range map[string]bool{
-		"00400000-01000000 r-xp 00000000 fe:00 1 /bin/x": true,
-		"01000000-02000000 rw-p 00000000 fe:00 1 /bin/x": false,
-		"00400000-01000000 r-xp 00000000 fe:00 1 /bin/y": false,
-		"nonsense": false,
-	} {
-		if _, _, ok := readOnlyRange(line, "/bin/x"); ok != want {
-			t.Errorf("readOnlyRange(%q) = %v", line, ok)
-		}
 	}
 }

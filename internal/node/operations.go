@@ -39,7 +39,7 @@ func (c *cluster) operate(ctx context.Context, loopback *rest.Config, stop conte
 	backend, run := operate.New(operate.Config{
 		Node: c.host.cfg.NodeName, Addr: c.host.cfg.wireAddr(), Freeze: c.host.cfg.OnQuorumLoss == freeze,
 		Store: c.store, Peers: c.peers, Keys: c.keys, Cert: c.cert, Tokens: c.admitter.Tokens(),
-		REST: loopback, Client: client, Backups: c.host.dir.file("backups"), Release: version.Swarm(), Log: c.host.log.With("part", "swarm"),
+		REST: loopback, Client: client, Backups: c.host.dir.File("backups"), Release: version.Swarm(), Log: c.host.log.With("part", "swarm"),
 		Left: func() error {
 			err := c.host.me.leave()
 			time.AfterFunc(farewellTime, stop)

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/podman-swarm/podman-swarm/internal/netd"
+	"github.com/podman-swarm/podman-swarm/internal/node/logs"
 	"github.com/podman-swarm/podman-swarm/internal/podman"
 	"github.com/podman-swarm/podman-swarm/internal/podspec"
 	"github.com/podman-swarm/podman-swarm/internal/volume"
@@ -20,7 +21,7 @@ import (
 // refuses while the agent runs. Running it again finishes what an interrupted run left. Whatever
 // else lies in the data directory stays.
 func Reset(ctx context.Context, cfg Config) error {
-	log := newLog(cfg.LogLevel)
+	log := logs.New(cfg.LogLevel)
 	if err := refuseForeign(cfg.DataDir); err != nil {
 		return err
 	}
@@ -28,7 +29,7 @@ func Reset(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	defer h.dir.close() //nolint:errcheck // the lock ends with the process
+	defer h.dir.Close() //nolint:errcheck // the lock ends with the process
 	client, err := openPodman(ctx, h)
 	if err != nil {
 		return err

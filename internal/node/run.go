@@ -10,6 +10,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/podman-swarm/podman-swarm/internal/apiserver"
+	"github.com/podman-swarm/podman-swarm/internal/node/logs"
+	"github.com/podman-swarm/podman-swarm/internal/node/memory"
+	"github.com/podman-swarm/podman-swarm/internal/node/pair"
 	"github.com/podman-swarm/podman-swarm/internal/tap"
 )
 
@@ -18,13 +21,13 @@ func Run(ctx context.Context, cfg Config) error {
 	start := time.Now()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	tuneMemory()
-	log := newLog(cfg.LogLevel)
+	memory.Tune()
+	log := logs.New(cfg.LogLevel)
 	n, err := prepare(cfg, log)
 	if err != nil {
 		return err
 	}
-	defer n.dir.close() //nolint:errcheck // the lock ends with the process
+	defer n.dir.Close() //nolint:errcheck // the lock ends with the process
 
 	// What others may have taken or taken away, before anything is made.
 	if err := portsFree(ctx, cfg); err != nil {
@@ -60,7 +63,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 
 	// The API, over the state. It outlives its clients below, so that they can say good-bye.
-	streams := newLoopbackListener(n.cfg.NodeName)
+	streams := pair.New(n.cfg.NodeName)
 	api, err := apiserver.New(ctx, n.apiConfig(c, streams, network))
 	if err != nil {
 		return err
@@ -80,7 +83,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := n.writeKubeconfig(keys); err != nil {
 		return err
 	}
-	log.Info("API is ready", "url", n.localURL(), "took", time.Since(start).Round(time.Millisecond), "kubeconfig", n.dir.file("admin.kubeconfig"))
+	log.Info("API is ready", "url", n.localURL(), "took", time.Since(start).Round(time.Millisecond), "kubeconfig", n.dir.File("admin.kubeconfig"))
 
 	// Deciders, on one node at a time, and doers: clients of the API like any other.
 	informers := tap.NewSource(api.Informers(), serving.Done())
@@ -92,7 +95,7 @@ func Run(ctx context.Context, cfg Config) error {
 	parts.Go(func() error { return c.operate(running, api.Loopback(), stop) })
 	parts.Go(func() error { return n.keepKubeconfig(running, keys) })
 	parts.Go(func() error { return servePprof(running, cfg.PprofAddr, log) })
-	parts.Go(func() error { giveBack(running, log); return nil })
+	parts.Go(func() error { memory.GiveBack(running, log); return nil })
 	parts.Go(func() error {
 		select {
 		case err := <-served:

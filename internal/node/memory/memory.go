@@ -1,4 +1,4 @@
-package node
+package memory
 
 import (
 	"context"
@@ -24,17 +24,18 @@ const (
 	burst = time.Second
 )
 
-func tuneMemory() {
+// Tune sets how often garbage is collected.
+func Tune() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
 }
 
-// giveBack returns, whenever the node comes to rest after work, what the work took and rest does
+// GiveBack returns, whenever the node comes to rest after work, what the work took and rest does
 // not need: free heap, and the pages of the executable that only the work touched, start-up's
 // above all. The latter stay in the page cache and are mapped again on demand: they cost nothing
 // but are counted as resident, so no longer to count them is cosmetic. The heap is not.
-func giveBack(ctx context.Context, log *slog.Logger) {
+func GiveBack(ctx context.Context, log *slog.Logger) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	var last, given time.Duration

@@ -1,4 +1,4 @@
-package node
+package pair
 
 import (
 	"cmp"
@@ -11,22 +11,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// loopbackListener carries the API server's requests to this node's own agent: logs, exec, attach,
+// Listener carries the API server's requests to this node's own agent: logs, exec, attach,
 // port-forward. Every connection is a kernel socket pair, so nothing outside this process can reach
 // it and the two halves behave like any other connection (deadlines, half-close, backpressure).
-type loopbackListener struct {
+type Listener struct {
 	node   string
 	conns  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
 }
 
-func newLoopbackListener(node string) *loopbackListener {
-	return &loopbackListener{node: node, conns: make(chan net.Conn), closed: make(chan struct{})}
+// New returns the listener of a node's agent.
+func New(node string) *Listener {
+	return &Listener{node: node, conns: make(chan net.Conn), closed: make(chan struct{})}
 }
 
 // DialNode opens a stream to this node's own agent.
-func (l *loopbackListener) DialNode(ctx context.Context, node string) (net.Conn, error) {
+func (l *Listener) DialNode(ctx context.Context, node string) (net.Conn, error) {
 	if node != l.node {
 		return nil, fmt.Errorf("node %s is not reachable from node %s", node, l.node)
 	}
@@ -34,7 +35,7 @@ func (l *loopbackListener) DialNode(ctx context.Context, node string) (net.Conn,
 	if err != nil {
 		return nil, fmt.Errorf("reach node %s: %w", node, err)
 	}
-	if l.give(ctx, far) {
+	if l.Give(ctx, far) {
 		return near, nil
 	}
 	near.Close()
@@ -42,8 +43,8 @@ func (l *loopbackListener) DialNode(ctx context.Context, node string) (net.Conn,
 	return nil, fmt.Errorf("reach node %s: %w", node, cmp.Or(ctx.Err(), net.ErrClosed))
 }
 
-// give hands a connection to the agent; false when nobody takes it any more.
-func (l *loopbackListener) give(ctx context.Context, c net.Conn) bool {
+// Give hands a connection to the agent; false when nobody takes it any more.
+func (l *Listener) Give(ctx context.Context, c net.Conn) bool {
 	select {
 	case l.conns <- c:
 		return true
@@ -54,7 +55,7 @@ func (l *loopbackListener) give(ctx context.Context, c net.Conn) bool {
 }
 
 // Accept implements net.Listener.
-func (l *loopbackListener) Accept() (net.Conn, error) {
+func (l *Listener) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.conns:
 		return c, nil
@@ -64,13 +65,13 @@ func (l *loopbackListener) Accept() (net.Conn, error) {
 }
 
 // Close implements net.Listener.
-func (l *loopbackListener) Close() error {
+func (l *Listener) Close() error {
 	l.once.Do(func() { close(l.closed) })
 	return nil
 }
 
 // Addr implements net.Listener.
-func (l *loopbackListener) Addr() net.Addr { return &net.UnixAddr{Name: "node/" + l.node, Net: "unix"} }
+func (l *Listener) Addr() net.Addr { return &net.UnixAddr{Name: "node/" + l.node, Net: "unix"} }
 
 func socketPair() (near, far net.Conn, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)

@@ -1,4 +1,4 @@
-package node
+package datadir
 
 import (
 	"errors"
@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dataVersion is the layout of the data directory this binary writes. It reads dataVersion-1 too.
-const dataVersion = 1
+// version is the layout of the data directory this binary writes. It reads version-1 too.
+const version = 1
 
 // A killed agent is waited for, since its lock outlives it for a moment.
 const (
@@ -21,15 +21,15 @@ const (
 	dyingPoll = 20 * time.Millisecond
 )
 
-// dataDir is a locked data directory.
-type dataDir struct {
+// Dir is a locked data directory.
+type Dir struct {
 	path string
 	lock *os.File
 }
 
-// openDataDir makes or opens the data directory and locks it for this process. A directory that
+// Open makes or opens the data directory and locks it for this process. A directory that
 // another agent uses, or that a newer release wrote, is refused.
-func openDataDir(path string) (*dataDir, error) {
+func Open(path string) (*Dir, error) {
 	for _, dir := range []string{path, filepath.Join(path, "run")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("data directory: %w", err)
@@ -49,7 +49,7 @@ func openDataDir(path string) (*dataDir, error) {
 		return nil, errors.Join(fmt.Errorf("data directory %s is in use by another agent (pid %s): stop it, or give this one its own --data-dir",
 			path, strings.TrimSpace(string(holder))), lock.Close())
 	}
-	d := &dataDir{path: path, lock: lock}
+	d := &Dir{path: path, lock: lock}
 	if err := d.stamp(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -68,15 +68,15 @@ func holderIsDying(file string) bool {
 }
 
 // stamp checks VERSION, writes it into a new directory, and leaves our pid in the lock file.
-func (d *dataDir) stamp() error {
+func (d *Dir) stamp() error {
 	file := filepath.Join(d.path, "VERSION")
 	data, err := os.ReadFile(file)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		if _, err := os.Stat(filepath.Join(d.path, "state")); err == nil {
-			return fmt.Errorf("%s is missing beside existing state: restore it (its content is the number %d) or restore the directory from a backup", file, dataVersion)
+			return fmt.Errorf("%s is missing beside existing state: restore it (its content is the number %d) or restore the directory from a backup", file, version)
 		}
-		if err := os.WriteFile(file, fmt.Appendf(nil, "%d\n", dataVersion), 0o600); err != nil {
+		if err := os.WriteFile(file, fmt.Appendf(nil, "%d\n", version), 0o600); err != nil {
 			return fmt.Errorf("data directory: %w", err)
 		}
 	case err != nil:
@@ -84,10 +84,10 @@ func (d *dataDir) stamp() error {
 	default:
 		v, err := strconv.Atoi(strings.TrimSpace(string(data)))
 		if err != nil {
-			return fmt.Errorf("%s is damaged (%q is not a number): restore it (this release writes %d) or restore the directory from a backup", file, data, dataVersion)
+			return fmt.Errorf("%s is damaged (%q is not a number): restore it (this release writes %d) or restore the directory from a backup", file, data, version)
 		}
-		if v > dataVersion {
-			return fmt.Errorf("data directory %s was written by a newer release (layout %d, this one reads up to %d): run that release or a newer one", d.path, v, dataVersion)
+		if v > version {
+			return fmt.Errorf("data directory %s was written by a newer release (layout %d, this one reads up to %d): run that release or a newer one", d.path, v, version)
 		}
 	}
 	if err := d.lock.Truncate(0); err != nil {
@@ -100,9 +100,13 @@ func (d *dataDir) stamp() error {
 	return nil
 }
 
-func (d *dataDir) file(parts ...string) string {
+// Path is the directory's.
+func (d *Dir) Path() string { return d.path }
+
+// File is the path of something in it.
+func (d *Dir) File(parts ...string) string {
 	return filepath.Join(append([]string{d.path}, parts...)...)
 }
 
-// close releases the lock. The file stays: removing it would let two agents lock two files.
-func (d *dataDir) close() error { return d.lock.Close() }
+// Close releases the lock. The file stays: removing it would let two agents lock two files.
+func (d *Dir) Close() error { return d.lock.Close() }
