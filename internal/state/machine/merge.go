@@ -101,9 +101,9 @@ func DecodeMerge(b []byte) (*Merge, error) {
 // silence. The journal itself is among them.
 //
 //   - leases are held for seconds and written all the time, by both sides;
-//   - ranges hold which node ports are taken; the API server writes them anew from the services.
+//   - node ports are reserved by keys of their own, which say nothing but that.
 func derived(key string) bool {
-	for _, prefix := range []string{"/registry/leases/", "/registry/masterleases/", "/registry/ranges/", ConflictPrefix} {
+	for _, prefix := range []string{"/leases/", "/swarm/nodeports/", ConflictPrefix} {
 		if strings.HasPrefix(key, prefix) {
 			return true
 		}

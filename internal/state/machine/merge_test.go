@@ -221,7 +221,7 @@ func TestMergeAndExpiry(t *testing.T) {
 func TestDerivedKeysHaveNoConflicts(t *testing.T) {
 	a := machineOf("a")
 	b := forked(t, a, "b")
-	for _, key := range []string{"/registry/leases/kube-system/scheduler", "/registry/ranges/servicenodeports"} {
+	for _, key := range []string{"/leases/kube-system/scheduler", "/swarm/nodeports/30080"} {
 		write(t, a, 0, key, "a")
 		write(t, b, 100, key, "b")
 	}
