@@ -36,14 +36,13 @@ type (
 	joinFunc func(ctx context.Context, cfg node.Config, addr, token string, out io.Writer) error
 )
 
-// thisHost is the surroundings of this process.
-func thisHost(initNode initFunc, joinNode joinFunc) (swarmHost, error) {
+// thisHost is the surroundings of this process; node's two functions are the caller's to set.
+func thisHost() (swarmHost, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return swarmHost{}, fmt.Errorf("find this program: %w", err)
 	}
 	return swarmHost{
-		initNode: initNode, joinNode: joinNode,
 		environ: os.Environ(), exe: exe, systemd: thisSystemd(), now: time.Now, upTime: 60 * time.Second,
 		streams: genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
 	}, nil

@@ -146,6 +146,7 @@ func TestInitStartsAUnit(t *testing.T) {
 func TestJoinWithoutSystemd(t *testing.T) {
 	m := newMachine(t)
 	m.systemd = false
+	m.environ = []string{"PODMAN_SWARM_JOIN_TOKEN=secret", "PODMAN_SWARM_JOIN=10.0.0.9"} // the agent's: not repeated on its command line
 	out, said, err := m.run(t, "join 10.0.0.1 --token T --data-dir DIR --node-name bee")
 	if want := "Run the node with:\n\n  /usr/bin/podman-swarm agent --data-dir " + m.dir + " --node-name=bee\n\n"; err != nil || out != "" || said != want {
 		t.Errorf("printed %q, said %q (%v)", out, said, err)

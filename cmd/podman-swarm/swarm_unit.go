@@ -135,7 +135,7 @@ func (h swarmHost) agentCommand(c *cobra.Command, dataDir string) ([]string, err
 	c.Flags().Visit(func(f *pflag.Flag) {
 		value := f.Value.String()
 		switch f.Name {
-		case "data-dir", "token", "no-service":
+		case "data-dir", "token", "no-service", "join", "join-token": // done already, and secrets stay out of the unit
 			return
 		case "config": // the unit runs elsewhere
 			if value, err = filepath.Abs(value); err != nil {
