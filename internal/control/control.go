@@ -49,9 +49,10 @@ type Config struct {
 	REST *rest.Config
 	// Informers are the process's.
 	Informers *tap.Source
-	// CAFile and CAKeyFile are the cluster's authority in PEM: it signs certificate requests, and
-	// is published in every namespace as kube-root-ca.crt.
-	CAFile, CAKeyFile string
+	// CAFile holds every authority that is believed, in PEM: it is published in every namespace as
+	// kube-root-ca.crt. IssuerFile and CAKeyFile are the one that signs certificate requests. All are
+	// read when the controllers start.
+	CAFile, IssuerFile, CAKeyFile string
 	// SAKeyFile is the private key in PEM that signs the tokens kept in Secrets.
 	SAKeyFile string
 	// Log receives what the controllers have to say.

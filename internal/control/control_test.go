@@ -101,7 +101,7 @@ func build(t *testing.T) world {
 	log := new(bytes.Buffer)
 	return world{api: a, base: base, log: log, config: control.Config{
 		REST: a.rest, Informers: tap.NewSource(base, ctx.Done()),
-		CAFile: certificate, CAKeyFile: key, SAKeyFile: key,
+		CAFile: certificate, IssuerFile: certificate, CAKeyFile: key, SAKeyFile: key,
 		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}}
 }

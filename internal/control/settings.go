@@ -28,7 +28,7 @@ func settings(c Config) (config.KubeControllerManagerConfiguration, error) {
 	}
 	s.SAController.RootCAFile = c.CAFile
 	s.SAController.ServiceAccountKeyFile = c.SAKeyFile
-	s.CSRSigningController.ClusterSigningCertFile = c.CAFile
+	s.CSRSigningController.ClusterSigningCertFile = c.IssuerFile
 	s.CSRSigningController.ClusterSigningKeyFile = c.CAKeyFile
 	s.PodGCController.TerminatedPodGCThreshold = finishedPods
 

@@ -25,16 +25,39 @@ func (d deciders) run(ctx context.Context) error {
 	d.log.Info("this node leads: its controllers and scheduler begin")
 	defer d.log.Info("controllers and scheduler of this node have ended")
 	parts, ctx := errgroup.WithContext(ctx)
-	parts.Go(func() error {
-		return control.Run(ctx, control.Config{
-			REST: d.api.Loopback(), Informers: d.informers, CAFile: d.c.keys.IssuerFile(), CAKeyFile: d.c.keys.CAKeyFile(),
-			SAKeyFile: d.c.keys.ServiceAccountKeyFile(), Log: d.log, Liveness: liveness{d.c.peers},
-		})
-	})
+	parts.Go(func() error { return d.control(ctx) })
 	parts.Go(func() error {
 		return schedule.Run(ctx, schedule.Config{REST: d.api.Loopback(), Informers: d.informers, Log: d.log})
 	})
 	return withoutCanceled(parts.Wait())
+}
+
+// control runs the controllers until ctx ends, anew whenever the swarm's keys change: upstream
+// reads the authorities only at the start.
+func (d deciders) control(ctx context.Context) error {
+	for ctx.Err() == nil {
+		changed := d.c.keys.Changed()
+		running, end := context.WithCancel(ctx)
+		stop := make(chan struct{})
+		go func() {
+			defer close(stop)
+			select {
+			case <-changed:
+				end()
+			case <-running.Done():
+			}
+		}()
+		err := control.Run(running, control.Config{
+			REST: d.api.Loopback(), Informers: d.informers, CAFile: d.c.keys.CAFile(), IssuerFile: d.c.keys.IssuerFile(),
+			CAKeyFile: d.c.keys.CAKeyFile(), SAKeyFile: d.c.keys.ServiceAccountKeyFile(), Log: d.log, Liveness: liveness{d.c.peers},
+		})
+		end()
+		<-stop
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // liveness tells the controllers who is alive.
