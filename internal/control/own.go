@@ -13,6 +13,7 @@ import (
 	"k8s.io/kubernetes/cmd/kube-controller-manager/names"
 	"k8s.io/kubernetes/pkg/controller/podgc"
 
+	"github.com/podman-swarm/podman-swarm/internal/control/duplicate"
 	"github.com/podman-swarm/podman-swarm/internal/control/liveness"
 )
 
@@ -67,10 +68,22 @@ func newOwn(ctx context.Context, c Config, shared app.ControllerContext) ([]app.
 	if err != nil {
 		return nil, fmt.Errorf("build %s: %w", nodes.Name(), err)
 	}
+	itself := clients{rest: c.REST} // what follows writes what no role of upstream's lets one account write
+	if client, err = itself.client("liveness"); err != nil {
+		return nil, err
+	}
+	endpoints, err := newEndpointsController(client, shared.InformerFactory.Core().V1().Nodes().Informer(), c.Liveness, c.Log)
+	if err != nil {
+		return nil, fmt.Errorf("build %s: %w", endpoints.Name(), err)
+	}
+	duplicates, err := duplicate.New(duplicate.Config{Client: client, Informers: shared.InformerFactory, Events: recorder, Log: c.Log})
+	if err != nil {
+		return nil, fmt.Errorf("build %s: %w", duplicates.Name(), err)
+	}
 	watch := own{name: "liveness-watch", run: func(ctx context.Context) {
-		bench.Watch(ctx, func() { nodes.Review(); taints.review() })
+		bench.Watch(ctx, func() { nodes.Review(); taints.review(); endpoints.review() })
 	}}
-	return append(out, events, nodes, watch), nil
+	return append(out, events, nodes, watch, endpoints, duplicates), nil
 }
 
 // newRecorder returns a recorder of events that acts under a service account of kube-system, and what

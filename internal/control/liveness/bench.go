@@ -31,6 +31,7 @@ type Bench struct {
 	source Source
 	nodes  listers.NodeLister
 	now    func() time.Time
+	again  chan struct{} // capacity 1
 
 	mu     sync.Mutex
 	absent map[string]time.Time // Nodes that gossip has never heard of -> noticed at
@@ -38,7 +39,7 @@ type Bench struct {
 
 // NewBench returns a bench.
 func NewBench(rules Rules, source Source, nodes listers.NodeLister, now func() time.Time) *Bench {
-	return &Bench{rules: rules, source: source, nodes: nodes, now: now, absent: map[string]time.Time{}}
+	return &Bench{rules: rules, source: source, nodes: nodes, now: now, again: make(chan struct{}, 1), absent: map[string]time.Time{}}
 }
 
 // Verdict judges a node.
@@ -57,9 +58,12 @@ func (b *Bench) Verdict(node *corev1.Node) (Verdict, error) {
 	known := map[string]bool{}
 	for _, n := range all {
 		known[n.Name] = true
-		census.Known++
-		if s, _ := b.sight(n.Name, members, now); !s.Dead {
+		s, _ := b.sight(n.Name, members, now)
+		if !s.Dead {
 			census.Alive++
+		}
+		if !s.Dead || n.Annotations[FencedAnnotation] != "true" {
+			census.Known++
 		}
 	}
 	for name := range b.absent {
@@ -93,13 +97,22 @@ func (b *Bench) sight(name string, members map[string]Member, now time.Time) (s 
 	return Sighting{Dead: true, Since: since}, time.Time{}
 }
 
-// Watch calls f at every change of what gossip knows, and once at the start, until ctx ends.
+// Review says that something else than gossip may have changed the verdicts on all nodes.
+func (b *Bench) Review() {
+	select {
+	case b.again <- struct{}{}:
+	default:
+	}
+}
+
+// Watch calls f whenever all nodes are to be judged again, and once at the start, until ctx ends.
 func (b *Bench) Watch(ctx context.Context, f func()) {
 	for {
 		changed := b.source.Changed()
 		f()
 		select {
 		case <-changed:
+		case <-b.again:
 		case <-ctx.Done():
 			return
 		}

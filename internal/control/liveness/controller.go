@@ -26,6 +26,8 @@ import (
 const (
 	// patches is how many pods are written at a time: they share commits.
 	patches = 16
+	// turn is the wait after a pod of a dead node was written by somebody else.
+	turn = time.Second
 	// behind is the wait for an informer that did not know the newest version of a node.
 	behind = 50 * time.Millisecond
 )
@@ -58,16 +60,23 @@ func New(cfg Config) (*Controller, error) {
 	}
 	c.loop = loop.New(c.Name(), c.reconcile, loop.Options{Workers: 4, Log: cfg.Log})
 	if err := c.listen(core.Nodes().Informer(), cache.ResourceEventHandlerFuncs{
-		// Who comes and goes changes what the majority is.
-		AddFunc:    func(any) { c.Review() },
-		UpdateFunc: func(_, obj any) { c.loop.Add(obj.(*corev1.Node).Name) },
-		DeleteFunc: func(any) { c.Review() },
+		// Who comes, goes and is fenced changes what the majority is.
+		AddFunc: func(any) { cfg.Bench.Review() },
+		UpdateFunc: func(old, obj any) {
+			if node := obj.(*corev1.Node); old.(*corev1.Node).Annotations[FencedAnnotation] != node.Annotations[FencedAnnotation] {
+				cfg.Bench.Review()
+			} else {
+				c.loop.Add(node.Name)
+			}
+		},
+		DeleteFunc: func(any) { cfg.Bench.Review() },
 	}); err != nil {
 		return nil, err
 	}
 	pod := func(obj any) {
 		if p := obj.(*corev1.Pod); p.Spec.NodeName != "" && (p.DeletionTimestamp != nil || NotReady(p, time.Time{}) != nil) {
-			c.loop.Add(p.Spec.NodeName)
+			// Not at once: if its node can still write, the two must not take turns all the time.
+			c.loop.AddAfter(p.Spec.NodeName, turn)
 		}
 	}
 	if err := c.listen(core.Pods().Informer(), cache.ResourceEventHandlerFuncs{

@@ -184,10 +184,10 @@ func TestDeadNode(t *testing.T) {
 		}
 		s.expect(t, "at once", "db False", "db-stays False", "web False")
 		s.pod(t, "late", "ReplicaSet", false) // was on its way
-		pass(44 * time.Second)
+		pass(45 * time.Second)
 		s.expect(t, "before the node can have stopped it", "db False", "db-stays False", "late False", "web False")
 		pass(time.Second)
-		s.expect(t, "after 45 s", "db-stays False", "late False", "web False")
+		s.expect(t, "after 45.75 s", "db-stays False", "late False", "web False")
 	})
 }
 
@@ -218,6 +218,9 @@ func TestFence(t *testing.T) {
 		}
 		pass(0)
 		s.expect(t, "fenced")
+		s.pod(t, "late", "StatefulSet", true)
+		pass(turn)
+		s.expect(t, "fenced before it was deleted")
 		s.gossip.set("n3", true)
 		pass(0)
 		n, err := s.CoreV1().Nodes().Get(t.Context(), "n3", metav1.GetOptions{})
@@ -241,5 +244,25 @@ func TestAbsent(t *testing.T) {
 		if got := s.ready(t, "n5"); got != corev1.ConditionUnknown {
 			t.Errorf("a node that gossip has not met for 10 s is %s", got)
 		}
+	})
+}
+
+// Those that a person fenced are on no other side: the rest decides without them.
+func TestCensusWithoutFenced(t *testing.T) {
+	simulate(t, 5, func(t *testing.T, s *swarm) {
+		s.pod(t, "db", "StatefulSet", true)
+		for _, name := range []string{"n3", "n4", "n5"} {
+			s.gossip.set(name, false)
+		}
+		pass(time.Hour)
+		s.expect(t, "two of five", "db False")
+		fence := []byte(`{"metadata":{"annotations":{"` + FencedAnnotation + `":"true"}}}`)
+		for _, name := range []string{"n4", "n5"} {
+			if _, err := s.CoreV1().Nodes().Patch(t.Context(), name, types.MergePatchType, fence, metav1.PatchOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pass(time.Second)
+		s.expect(t, "two of three")
 	})
 }

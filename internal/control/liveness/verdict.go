@@ -14,6 +14,9 @@ type Rules struct {
 	// ReplaceAfter is how long a node must have been dead before pods that must not run twice are
 	// taken as ended. By then a node that was cut off has stopped them itself (package agent/fence).
 	ReplaceAfter time.Duration
+	// ReplacePerNode is added to it for every known node: a node that is cut off finds out by asking
+	// the others one after another.
+	ReplacePerNode time.Duration
 	// AbsentAfter is how long a Node may be unknown to gossip before it counts as dead: the time in
 	// which a leader that has just started meets the others.
 	AbsentAfter time.Duration
@@ -21,10 +24,14 @@ type Rules struct {
 
 // DefaultRules are the cluster's; ADR 0010 has the sum.
 func DefaultRules() Rules {
-	return Rules{MinorityDelay: time.Minute, ReplaceAfter: 45 * time.Second, AbsentAfter: 10 * time.Second}
+	return Rules{
+		MinorityDelay: time.Minute, ReplaceAfter: 45 * time.Second, ReplacePerNode: 250 * time.Millisecond,
+		AbsentAfter: 10 * time.Second,
+	}
 }
 
-// A Census is what one side of the cluster sees of it. Known are the Node objects.
+// A Census is what one side of the cluster sees of it. Known are the Node objects, without those that
+// are dead and fenced: a person has said that they are on no other side.
 type Census struct{ Known, Alive int }
 
 // Half tells whether this side holds at least half of the known nodes.
@@ -72,7 +79,7 @@ func (r Rules) Judge(s Sighting, c Census, now time.Time) Verdict {
 	if !c.Majority() {
 		return v
 	}
-	forceAt := s.Since.Add(r.ReplaceAfter)
+	forceAt := s.Since.Add(r.ReplaceAfter + time.Duration(c.Known)*r.ReplacePerNode)
 	if v.Force = !now.Before(forceAt); !v.Force && (v.Again.IsZero() || forceAt.Before(v.Again)) {
 		v.Again = forceAt
 	}

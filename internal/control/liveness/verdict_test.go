@@ -40,12 +40,22 @@ func TestJudge(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := DefaultRules().Judge(tt.seen, Census{tt.known, tt.alive}, tt.now)
+			got := Rules{MinorityDelay: time.Minute, ReplaceAfter: 45 * time.Second}.Judge(tt.seen, Census{tt.known, tt.alive}, tt.now)
 			want := Verdict{Sighting: tt.seen, Evict: tt.evict, Force: tt.force, Again: tt.again}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("verdict (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// A large cluster takes longer to find out that it is cut off.
+func TestJudgeWaitsLongerAmongMany(t *testing.T) {
+	seen := Sighting{Dead: true, Since: time.Unix(1000, 0)}
+	for known, want := range map[int]time.Duration{3: 45750 * time.Millisecond, 50: 57500 * time.Millisecond} {
+		if got := DefaultRules().Judge(seen, Census{known, known - 1}, seen.Since).Again.Sub(seen.Since); got != want {
+			t.Errorf("%d nodes wait %v, want %v", known, got, want)
+		}
 	}
 }
 
