@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	// welcome is what the accepting end says when it has accepted the peer.
-	welcome = 1
+	// welcome is what the accepting end says when it has accepted the peer, unwanted when Refuse has turned it away.
+	welcome  = 1
+	unwanted = 2
 	// lastWords is how long a refused peer's bytes are still taken, that it may read why: closing a socket with
 	// unread bytes destroys what is under way to the other end.
 	lastWords      = 250 * time.Millisecond
@@ -76,6 +77,9 @@ func (w *Wire) greet(a *arrival) {
 		c.Conn = &guest{Conn: t, left: guestBytes}
 	}
 	if err := w.enroll(c); err != nil {
+		if errors.Is(err, errUnwanted) {
+			_, _ = t.Write([]byte{unwanted})
+		}
 		w.turnedAway(a, err, nil)
 		return
 	}
@@ -120,7 +124,8 @@ func (g *greeting) hello(h *tls.ClientHelloInfo) (*tls.Config, error) {
 }
 
 func (g *greeting) verify(s tls.ConnectionState) error {
-	g.c.Peer, g.refusal = g.w.check(s.PeerCertificates, x509.ExtKeyUsageClientAuth)
+	// Refuse is asked later, when the peer has shown that the certificate is its own and may be told.
+	g.c.Peer, g.refusal = checkChain(s.PeerCertificates, g.w.cfg.Trust.Roots(), x509.ExtKeyUsageClientAuth)
 	if g.refusal == nil {
 		g.c.cert = s.PeerCertificates[0]
 	}
@@ -132,11 +137,11 @@ func (w *Wire) enroll(c *Conn) error {
 	if err := w.seat(c); err != nil {
 		return err
 	}
-	// Again, now that Recheck sees the connection: a peer must not slip in while it is being removed.
+	// Now that Recheck sees the connection: a peer must not slip in while it is being removed.
 	if w.cfg.Refuse != nil && c.cert != nil {
 		if err := w.cfg.Refuse(c.cert); err != nil {
 			w.forget(c)
-			return fmt.Errorf("node %s is refused: %w", c.Peer, err)
+			return fmt.Errorf("node %s %w: %w", c.Peer, errUnwanted, err)
 		}
 	}
 	return nil

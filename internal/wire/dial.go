@@ -142,6 +142,8 @@ func connectOnce(ctx context.Context, d net.Dialer, addr string, cfg *tls.Config
 		return t, nil
 	case ended:
 		err = ctx.Err()
+	case err == nil && word[0] == unwanted:
+		err = ErrTurnedAway
 	case err == nil:
 		err = errors.New("the peer does not say welcome: it runs another version")
 	case alerted(err, noApplicationProtocol):

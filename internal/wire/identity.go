@@ -58,7 +58,7 @@ func (w *Wire) check(chain []*x509.Certificate, usage x509.ExtKeyUsage) (string,
 	}
 	if w.cfg.Refuse != nil {
 		if err := w.cfg.Refuse(chain[0]); err != nil {
-			return "", fmt.Errorf("node %s is refused: %w", name, err)
+			return "", fmt.Errorf("node %s %w: %w", name, errUnwanted, err)
 		}
 	}
 	return name, nil

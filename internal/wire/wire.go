@@ -16,6 +16,12 @@ import (
 // the protocol's name carries something (a lineage) that is not the other's.
 var ErrRefused = errors.New("the peer does not speak this protocol")
 
+// ErrTurnedAway is within the error of a dial when the peer's Config.Refuse refuses this node.
+var ErrTurnedAway = errors.New("the peer refuses this node")
+
+// errUnwanted is within the error when Refuse has refused the peer.
+var errUnwanted = errors.New("is refused")
+
 // backlog is how many connections of a protocol may wait for Accept.
 const backlog = 64
 
