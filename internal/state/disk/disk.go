@@ -44,6 +44,8 @@ type Config struct {
 	Log *slog.Logger
 	// Segment is the size of log files in bytes; 0: 8 MB.
 	Segment int64
+	// Probe is told of what happens to files; nil: nobody is.
+	Probe Probe
 }
 
 const (
@@ -96,12 +98,12 @@ func readCurrent(dir string) (Current, error) {
 	return cur, nil
 }
 
-func writeCurrent(dir string, cur Current) error {
+func writeCurrent(p Probe, dir string, cur Current) error {
 	body, err := json.Marshal(cur)
 	if err != nil {
 		return err
 	}
 	b := fmt.Appendf(nil, "%s %d\n%s\n", currentMagic, currentVersion, body)
 	b = fmt.Appendf(b, "crc32c %08x\n", crc(b))
-	return replaceFile(filepath.Join(dir, currentName), b)
+	return p.replaceFile(filepath.Join(dir, currentName), b)
 }

@@ -21,32 +21,38 @@ func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 func crc(b []byte) uint32 { return crc32.Checksum(b, castagnoli()) }
 
 // syncDir makes created, renamed and removed names durable.
-func syncDir(dir string) error {
+func (p Probe) syncDir(dir string) error {
+	if err := p.ask(SyncDir, dir); err != nil {
+		return err
+	}
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return p.synced(SyncedDir, dir, errors.Join(d.Sync(), d.Close()))
 }
 
 // replaceFile writes a whole file so that after a crash either the old or the new content is there.
-func replaceFile(name string, content []byte) error {
-	if err := writeSynced(name+tmp, content); err != nil {
+func (p Probe) replaceFile(name string, content []byte) error {
+	if err := p.writeSynced(name+tmp, content); err != nil {
 		return errors.Join(err, os.RemoveAll(name+tmp))
 	}
 	if err := os.Rename(name+tmp, name); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(name))
+	return p.syncDir(filepath.Dir(name))
 }
 
-func writeSynced(name string, content []byte) error {
+func (p Probe) writeSynced(name string, content []byte) error {
+	if err := p.ask(Write, name); err != nil {
+		return err
+	}
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, fileMode)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(content)
-	return errors.Join(err, f.Sync(), f.Close())
+	return errors.Join(err, p.sync(f), f.Close())
 }
 
 // list returns the names in dir that end in suffix, sorted, and removes what a crash left half made.

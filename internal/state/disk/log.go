@@ -198,7 +198,7 @@ func (l *Log) room(entries []*raft.Log) (*segment, error) {
 			return s, nil
 		}
 	}
-	s, err := createSegment(l.dir, next, max(l.size, int64(segmentHead)+need))
+	s, err := createSegment(l.meta.probe, l.dir, next, max(l.size, int64(segmentHead)+need))
 	if err != nil {
 		return nil, err
 	}
@@ -208,14 +208,14 @@ func (l *Log) room(entries []*raft.Log) (*segment, error) {
 
 // write puts the buffer at the tail. Called with the lock held.
 func (l *Log) write(s *segment) error {
-	if _, err := s.file.WriteAt(l.buf, s.tail); err != nil {
+	if err := s.append(l.buf); err != nil {
 		// Half a group must not lie in the way of the next.
 		if cut := s.cut(s.last()+1, l.size); cut != nil {
 			l.fail(cut)
 		}
 		return err
 	}
-	if err := datasync(s.file); err != nil {
+	if err := s.probe.datasync(s.file); err != nil {
 		// The kernel may have dropped the pages and forgotten the error: only reading tells.
 		l.fail(err)
 		return err
@@ -285,7 +285,7 @@ func (l *Log) dropBefore(index uint64) error {
 	if gone == 0 {
 		return nil
 	}
-	return syncDir(l.dir)
+	return l.meta.probe.syncDir(l.dir)
 }
 
 // dropFrom removes the entries from index on, newest first.
@@ -305,7 +305,7 @@ func (l *Log) dropFrom(index uint64) error {
 		}
 		l.segs = l.segs[:n-1]
 	}
-	return syncDir(l.dir)
+	return l.meta.probe.syncDir(l.dir)
 }
 
 func (s *segment) remove() error {

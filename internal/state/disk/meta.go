@@ -22,9 +22,10 @@ import (
 // each synced: whichever one a crash or a bad sector destroys, the other is right. Writing in
 // place needs no free space, so a vote can be cast on a full disk.
 type Meta struct {
-	log  *slog.Logger
-	file *os.File
-	done chan struct{} // closed by Close
+	log   *slog.Logger
+	file  *os.File
+	probe Probe
+	done  chan struct{} // closed by Close
 
 	mu      sync.Mutex
 	seq     uint64
@@ -46,13 +47,13 @@ const (
 )
 
 // createMeta makes an empty meta file.
-func createMeta(name string, log *slog.Logger) (*Meta, error) {
-	m := &Meta{log: log, values: map[string][]byte{}, done: make(chan struct{})}
+func createMeta(name string, probe Probe, log *slog.Logger) (*Meta, error) {
+	m := &Meta{log: log, probe: probe, values: map[string][]byte{}, done: make(chan struct{})}
 	block, err := m.encode(m.values)
 	if err != nil {
 		return nil, err
 	}
-	if err := replaceFile(name, append(block, block...)); err != nil {
+	if err := probe.replaceFile(name, append(block, block...)); err != nil {
 		return nil, err
 	}
 	m.file, err = os.OpenFile(name, os.O_RDWR, fileMode)
@@ -60,14 +61,14 @@ func createMeta(name string, log *slog.Logger) (*Meta, error) {
 }
 
 // openMeta reads the meta file and mends it when one copy is unreadable.
-func openMeta(root, name string, log *slog.Logger) (*Meta, error) {
+func openMeta(root, name string, probe Probe, log *slog.Logger) (*Meta, error) {
 	f, err := os.OpenFile(name, os.O_RDWR, fileMode)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, damage(root, name, "it is missing")
 	} else if err != nil {
 		return nil, err
 	}
-	m := &Meta{log: log, file: f, done: make(chan struct{})}
+	m := &Meta{log: log, file: f, probe: probe, done: make(chan struct{})}
 	if err := m.load(root, name); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -181,10 +182,13 @@ func (m *Meta) write(values map[string][]byte) error {
 	}
 	m.dirty = true
 	for i := range int64(2) {
+		if err := m.probe.ask(Write, m.file.Name()); err != nil {
+			return err
+		}
 		if _, err := m.file.WriteAt(block, i*metaBlock); err != nil {
 			return err
 		}
-		if err := datasync(m.file); err != nil {
+		if err := m.probe.datasync(m.file); err != nil {
 			return err
 		}
 	}

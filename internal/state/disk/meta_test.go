@@ -14,7 +14,7 @@ import (
 func newMeta(t *testing.T) (m *Meta, name string) {
 	t.Helper()
 	name = filepath.Join(t.TempDir(), metaName)
-	m, err := createMeta(name, slog.New(slog.DiscardHandler))
+	m, err := createMeta(name, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestMetaTakesTheNewerCopy(t *testing.T) {
 		}
 		var said strings.Builder
 		for i := range 2 {
-			m, err := openMeta("", name, slog.New(slog.NewTextHandler(&said, nil)))
+			m, err := openMeta("", name, nil, slog.New(slog.NewTextHandler(&said, nil)))
 			if err != nil {
 				t.Fatalf("%s: %v", what, err)
 			}

@@ -47,7 +47,7 @@ func (r *Root) SetAside(now time.Time) (string, error) {
 	}
 	old := r.lock
 	r.lock = next.lock
-	return aside, errors.Join(syncDir(filepath.Dir(aside)), old.Close())
+	return aside, errors.Join(r.cfg.Probe.syncDir(filepath.Dir(aside)), old.Close())
 }
 
 // Open opens the lineage that this replica follows; os.ErrNotExist: there is none yet.
@@ -67,7 +67,7 @@ func (r *Root) Open() (*Disk, error) {
 		if err := os.Rename(r.path(unfinished+cur.Lineage), dir); err != nil {
 			return nil, damage(r.cfg.Dir, dir, "it is missing")
 		}
-		if err := syncDir(filepath.Dir(dir)); err != nil {
+		if err := r.cfg.Probe.syncDir(filepath.Dir(dir)); err != nil {
 			return nil, err
 		}
 	}
@@ -139,7 +139,7 @@ func (r *Root) Begin(next Current, init func(*Disk) error) (*Disk, error) {
 	if err := r.fill(next, fresh, init); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(fresh))
 	}
-	if err := writeCurrent(r.cfg.Dir, next); err != nil {
+	if err := writeCurrent(r.cfg.Probe, r.cfg.Dir, next); err != nil {
 		return nil, err
 	}
 	return r.Open()
@@ -147,7 +147,7 @@ func (r *Root) Begin(next Current, init func(*Disk) error) (*Disk, error) {
 
 // fill runs init on the new stores and closes them.
 func (r *Root) fill(next Current, dir string, init func(*Disk) error) error {
-	m, err := createMeta(filepath.Join(dir, metaName), r.cfg.Log)
+	m, err := createMeta(filepath.Join(dir, metaName), r.cfg.Probe, r.cfg.Log)
 	if err != nil {
 		return err
 	}
@@ -156,7 +156,7 @@ func (r *Root) fill(next Current, dir string, init func(*Disk) error) error {
 	if init != nil {
 		err = init(d)
 	}
-	return errors.Join(err, d.Log.close(), m.close(), syncDir(dir), syncDir(filepath.Dir(dir)))
+	return errors.Join(err, d.Log.close(), m.close(), r.cfg.Probe.syncDir(dir), r.cfg.Probe.syncDir(filepath.Dir(dir)))
 }
 
 // Former opens the lineage that this replica came from, for reading.
@@ -167,7 +167,7 @@ func (r *Root) Former(cur Current) (*Disk, error) {
 // Settle forgets the former lineage: this replica has all of the one it follows.
 func (r *Root) Settle(cur Current) error {
 	cur.Former = nil
-	if err := writeCurrent(r.cfg.Dir, cur); err != nil {
+	if err := writeCurrent(r.cfg.Probe, r.cfg.Dir, cur); err != nil {
 		return err
 	}
 	return r.sweep(cur)
@@ -176,7 +176,7 @@ func (r *Root) Settle(cur Current) error {
 // Retreat goes back to the former lineage. The stores of the other must be closed.
 func (r *Root) Retreat(cur Current) error {
 	back := Current{Lineage: cur.Former.Lineage, Server: cur.Former.Server}
-	if err := writeCurrent(r.cfg.Dir, back); err != nil {
+	if err := writeCurrent(r.cfg.Probe, r.cfg.Dir, back); err != nil {
 		return err
 	}
 	return r.sweep(back)
@@ -185,7 +185,7 @@ func (r *Root) Retreat(cur Current) error {
 func openLineage(c Config, cur Current, dir string) (*Disk, error) {
 	d := &Disk{Current: cur}
 	var err error
-	if d.Meta, err = openMeta(c.Dir, filepath.Join(dir, metaName), c.Log); err != nil {
+	if d.Meta, err = openMeta(c.Dir, filepath.Join(dir, metaName), c.Probe, c.Log); err != nil {
 		return nil, err
 	}
 	if d.Snapshots, err = openSnapshots(c.Dir, filepath.Join(dir, snapName), d.Meta, c.Log); err != nil {

@@ -116,7 +116,7 @@ func (l *Log) openSegment(name string) (*segment, error) {
 	if _, err := f.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, errors.Join(err, f.Close())
 	}
-	s := &segment{file: f, base: base, tail: int64(segmentHead)}
+	s := &segment{file: f, probe: l.meta.probe, base: base, tail: int64(segmentHead)}
 	sum := len(b) - 4
 	switch {
 	case !bytes.HasPrefix(b, []byte(segmentMagic)),

@@ -29,11 +29,12 @@ import (
 // Room is reserved ahead and reads as zeros, which no record begins with. The salt keeps values
 // that look like records from being taken for some.
 type segment struct {
-	file *os.File
-	base uint64
-	salt uint32
-	offs []uint32 // of every entry; commands have the top bit set
-	tail int64    // where the next record goes
+	file  *os.File
+	probe Probe
+	base  uint64
+	salt  uint32
+	offs  []uint32 // of every entry; commands have the top bit set
+	tail  int64    // where the next record goes
 }
 
 const (
@@ -55,8 +56,11 @@ func (s *segment) offset(index uint64) int64 {
 }
 
 // createSegment makes an empty segment with room for size bytes.
-func createSegment(dir string, base uint64, size int64) (s *segment, err error) {
+func createSegment(probe Probe, dir string, base uint64, size int64) (s *segment, err error) {
 	name := filepath.Join(dir, segmentName(base))
+	if err := probe.ask(Write, name); err != nil {
+		return nil, err
+	}
 	f, err := os.OpenFile(name+tmp, os.O_CREATE|os.O_TRUNC|os.O_RDWR, fileMode)
 	if err != nil {
 		return nil, err
@@ -78,13 +82,13 @@ func createSegment(dir string, base uint64, size int64) (s *segment, err error) 
 	if _, err := f.WriteAt(b, 0); err != nil {
 		return nil, err
 	}
-	if err := f.Sync(); err != nil {
+	if err := probe.sync(f); err != nil {
 		return nil, err
 	}
 	if err := os.Rename(name+tmp, name); err != nil {
 		return nil, err
 	}
-	if err := syncDir(dir); err != nil {
+	if err := probe.syncDir(dir); err != nil {
 		return nil, errors.Join(err, os.Remove(name))
 	}
 	// The handle keeps the temporary name; errors should name the file that is there.
@@ -93,7 +97,7 @@ func createSegment(dir string, base uint64, size int64) (s *segment, err error) 
 		return nil, err
 	}
 	_ = f.Close()
-	return &segment{file: named, base: base, salt: binary.BigEndian.Uint32(salt[:]), tail: int64(segmentHead)}, nil
+	return &segment{file: named, probe: probe, base: base, salt: binary.BigEndian.Uint32(salt[:]), tail: int64(segmentHead)}, nil
 }
 
 // head is the fixed part of a record.
@@ -168,6 +172,15 @@ func (s *segment) read(index uint64, l *raft.Log) error {
 	return nil
 }
 
+// append puts bytes at the tail.
+func (s *segment) append(b []byte) error {
+	if err := s.probe.ask(Write, s.file.Name()); err != nil {
+		return err
+	}
+	_, err := s.file.WriteAt(b, s.tail)
+	return err
+}
+
 // add notes entries that were written at the tail.
 func (s *segment) add(off int64, kind raft.LogType) {
 	o := uint32(off)
@@ -188,7 +201,7 @@ func (s *segment) cut(index uint64, size int64) error {
 	}
 	// Without the room the file grows as it is written; the space guard keeps watch.
 	_ = allocate(s.file, max(size, tail))
-	if err := s.file.Sync(); err != nil {
+	if err := s.probe.sync(s.file); err != nil {
 		return err
 	}
 	if index <= s.last() {

@@ -223,6 +223,9 @@ type sink struct {
 func (k *sink) ID() string { return k.meta.ID }
 
 func (k *sink) Write(b []byte) (int, error) {
+	if err := k.s.meta.probe.ask(Write, k.f.Name()); err != nil {
+		return 0, err
+	}
 	n, err := k.f.Write(b)
 	k.meta.Size += int64(n)
 	_, _ = k.sum.Write(b[:n])
@@ -248,7 +251,7 @@ func (k *sink) Close() error {
 	if _, err := k.f.Write(append(t, snapEnd...)); err != nil {
 		return errors.Join(err, k.Cancel())
 	}
-	if err := k.f.Sync(); err != nil {
+	if err := k.s.meta.probe.sync(k.f); err != nil {
 		return errors.Join(err, k.Cancel())
 	}
 	k.over = true
@@ -258,7 +261,7 @@ func (k *sink) Close() error {
 	if err := os.Rename(k.f.Name(), k.s.path(k.meta.ID)); err != nil {
 		return err
 	}
-	if err := syncDir(k.s.dir); err != nil {
+	if err := k.s.meta.probe.syncDir(k.s.dir); err != nil {
 		return err
 	}
 	return k.s.added(k.meta)

@@ -9,11 +9,14 @@ import (
 )
 
 // datasync makes a file's content durable.
-func datasync(f *os.File) error {
+func (p Probe) datasync(f *os.File) error {
+	if err := p.ask(Sync, f.Name()); err != nil {
+		return err
+	}
 	for {
 		err := unix.Fdatasync(int(f.Fd()))
 		if !errors.Is(err, syscall.EINTR) {
-			return os.NewSyscallError("fdatasync "+f.Name(), err)
+			return p.synced(Synced, f.Name(), os.NewSyscallError("fdatasync "+f.Name(), err))
 		}
 	}
 }
