@@ -98,7 +98,7 @@ func (s *Store) propose(ctx context.Context, in *engine.Engine, w Write) (Result
 	}
 	s.inflight.Add(1)
 	defer s.landed(in)
-	return s.commit(ctx, in, encode(in.Machine, w))
+	return s.commit(ctx, in, s.encode(in.Machine, w))
 }
 
 // commit puts an entry into the log and returns what became of it.
@@ -116,12 +116,12 @@ func (s *Store) commit(ctx context.Context, in *engine.Engine, entry []byte) (Re
 }
 
 // encode makes the log entry of a write: here the leader's clock decides, and nowhere else.
-func encode(m *machine.Machine, w Write) []byte {
+func (s *Store) encode(m *machine.Machine, w Write) []byte {
 	c := machine.Command{Stamp: m.Stamp(), Expect: w.Expect, Key: w.Key, Value: w.Value}
 	if w.Delete {
 		c.Delete, c.Value = true, nil
 	} else if w.TTL > 0 {
-		c.Expires = time.Now().Unix() + w.TTL
+		c.Expires = s.cfg.Lab.Now().Unix() + w.TTL
 	}
 	return c.Encode()
 }

@@ -12,7 +12,6 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -119,7 +118,7 @@ func randomName(bytes int) string {
 
 // newMachine makes an empty machine of a lineage.
 func newMachine(cfg Config, id string) *machine.Machine {
-	return machine.New(machine.Config{Log: cfg.Log, Retain: cfg.Retain, Now: time.Now, Lineage: machine.Lineage{ID: id}})
+	return machine.New(machine.Config{Log: cfg.Log, Retain: cfg.Retain, Now: cfg.Lab.Now, Lineage: machine.Lineage{ID: id}})
 }
 
 // newServer names a replica of this node that has never been.
@@ -139,7 +138,7 @@ const maxJump = 4096
 // fork turns a machine's history into that of a new lineage.
 func fork(cfg Config, m *machine.Machine, shared machine.Point) (disk.Current, error) {
 	next := disk.Current{Lineage: randomName(8), Server: newServer(cfg)}
-	o := machine.Fork{ID: next.Lineage, Born: hlc.At(time.Now()), Jump: 1 + rand.Uint64N(maxJump), Shared: shared}
+	o := machine.Fork{ID: next.Lineage, Born: hlc.At(cfg.Lab.Now()), Jump: 1 + rand.Uint64N(maxJump), Shared: shared}
 	err := m.Fork(o)
 	if errors.Is(err, machine.ErrExhausted) {
 		o.Jump = 1

@@ -38,7 +38,7 @@ const expireBatch = 256
 // returns how long nothing else will be.
 func (s *Store) expire(in *engine.Engine) time.Duration {
 	for s.ctx.Err() == nil {
-		now := time.Now()
+		now := s.cfg.Lab.Now()
 		due, next := in.Machine.Due(now.Unix(), expireBatch)
 		if len(due) == 0 {
 			if next == 0 {
@@ -49,7 +49,7 @@ func (s *Store) expire(in *engine.Engine) time.Duration {
 		err := in.Await(s.ctx, func() raft.Future {
 			futures := make(all, len(due))
 			for i, e := range due {
-				futures[i] = in.Raft.Apply(encode(in.Machine, Write{Key: e.Key, Delete: true, Expect: e.ModRevision}), leaderWait)
+				futures[i] = in.Raft.Apply(s.encode(in.Machine, Write{Key: e.Key, Delete: true, Expect: e.ModRevision}), leaderWait)
 			}
 			return futures
 		})

@@ -123,7 +123,7 @@ func (s *Store) serveMerge(ctx context.Context, in *engine.Engine, body []byte) 
 		return call.Answer{}, err
 	}
 	s.turns.Take(m.From.ID, server, time.Now())
-	m.Now = time.Now().Unix()
+	m.Now = s.cfg.Lab.Now().Unix()
 	s.inflight.Add(1)
 	defer s.landed(in)
 	res, err := s.commit(ctx, in, m.Encode())

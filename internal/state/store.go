@@ -17,6 +17,7 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/state/disk"
 	"github.com/podman-swarm/podman-swarm/internal/state/engine"
 	"github.com/podman-swarm/podman-swarm/internal/state/home"
+	"github.com/podman-swarm/podman-swarm/internal/state/lab"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 	"github.com/podman-swarm/podman-swarm/internal/state/raftnet"
 	"github.com/podman-swarm/podman-swarm/internal/state/share"
@@ -42,6 +43,8 @@ type Config struct {
 	Retain Retention
 	// MinFree is how many bytes the disk must have left for writes to be accepted.
 	MinFree uint64
+	// Lab is for simulations of whole clusters.
+	Lab lab.Lab
 
 	tune    func(*raft.Config) // tests: snapshots every few entries
 	segment int64              // tests: small log files
@@ -67,12 +70,21 @@ func (c Config) withDefaults() Config {
 	if c.MinFree == 0 {
 		c.MinFree = defaultMinFree
 	}
+	if c.Lab.Segment != 0 {
+		c.segment = c.Lab.Segment
+	}
+	if c.Lab.Step != nil {
+		c.step = c.Lab.Step
+	}
+	if c.tune == nil {
+		c.tune = c.Lab.Tune
+	}
 	return c
 }
 
 // take takes the directory.
 func (c Config) take() (*home.Home, error) {
-	return home.Take(disk.Config{Dir: c.Dir, Log: c.Log, Segment: c.segment})
+	return home.Take(disk.Config{Dir: c.Dir, Log: c.Log, Segment: c.segment, Probe: c.Lab.Disk})
 }
 
 // Store is one replica of the state. All methods are safe for concurrent use.
@@ -173,7 +185,7 @@ func (s *Store) found(join string) (home.Stores, error) {
 	}
 	next.Lineage = randomName(8)
 	m := machine.New(machine.Config{
-		Log: s.log, Retain: s.cfg.Retain, Now: time.Now, Lineage: machine.Lineage{ID: next.Lineage, Born: hlc.At(time.Now())},
+		Log: s.log, Retain: s.cfg.Retain, Now: s.cfg.Lab.Now, Lineage: machine.Lineage{ID: next.Lineage, Born: hlc.At(s.cfg.Lab.Now())},
 	})
 	return s.home.Begin(next, func(st home.Stores) error { return st.Fill(m, 1, self(s.cfg, next)) })
 }
