@@ -2,11 +2,13 @@ package apiserver
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/netip"
 	"time"
 
 	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic"
 	"k8s.io/apiserver/pkg/registry/rest"
@@ -14,6 +16,7 @@ import (
 	serverstorage "k8s.io/apiserver/pkg/server/storage"
 	"k8s.io/apiserver/pkg/util/proxy"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog/v2"
 	api "k8s.io/kubernetes/pkg/apis/core"
 	kubeletclient "k8s.io/kubernetes/pkg/kubelet/client"
 	"k8s.io/kubernetes/pkg/registry/core/componentstatus"
@@ -30,10 +33,15 @@ import (
 	ipallocatorcontroller "k8s.io/kubernetes/pkg/registry/core/service/ipallocator/controller"
 	servicestore "k8s.io/kubernetes/pkg/registry/core/service/storage"
 	serviceaccountstore "k8s.io/kubernetes/pkg/registry/core/serviceaccount/storage"
+
+	"github.com/podman-swarm/podman-swarm/internal/apiserver/nodeports"
 )
 
-// repairInterval is how often allocations are compared with the stored Services.
+// repairInterval is how often cluster IPs are compared with the stored Services.
 const repairInterval = 3 * time.Minute
+
+// clusterIPsTimeout bounds how long a server that starts waits for them.
+const clusterIPsTimeout = 30 * time.Second
 
 // coreGroup is the core API group. It stands for upstream's corerest.New, whose node port
 // allocator opens an etcd client of its own, past the storage seam.
@@ -46,9 +54,10 @@ type coreGroup struct {
 	slices      proxy.EndpointSliceGetter
 	serviceCIDR netip.Prefix
 	ports       utilnet.PortRange
-	store       ports
-	life        context.Context //nolint:containedctx // see assembly
-	nodePorts   *nodePorts      // set by NewRESTStorage
+	store       nodeports.Store
+	life        context.Context       //nolint:containedctx // see assembly
+	nodePorts   *nodeports.Ports      // set by NewRESTStorage
+	clusterIPs  ipallocator.Interface // as above
 }
 
 func (g *coreGroup) GroupName() string { return api.GroupName }
@@ -125,7 +134,8 @@ func (g *coreGroup) addServices(s map[string]rest.Storage, opts genericregistry.
 	if err != nil {
 		return err
 	}
-	if g.nodePorts, err = newNodePorts(g.life, g.ports, g.store); err != nil {
+	g.clusterIPs = ips
+	if g.nodePorts, err = nodeports.New(g.life, g.ports, g.store); err != nil {
 		return err
 	}
 	svc, status, proxied, err := servicestore.NewREST(opts, ips.IPFamily(), map[api.IPFamily]ipallocator.Interface{ips.IPFamily(): ips},
@@ -172,7 +182,22 @@ func (g *coreGroup) PostStartHook() (string, genericapiserver.PostStartHookFunc,
 		stop := make(chan struct{})
 		go func() { <-ctx.Done(); close(stop) }()
 		go ips.RunUntil(func() {}, stop)
-		go g.nodePorts.repair(ctx, services.Lister(), services.Informer())
+		go g.nodePorts.Repair(ctx, services.Lister(), services.Informer())
+		g.awaitClusterIPs(ctx)
 		return nil
 	}, nil
+}
+
+// awaitClusterIPs keeps the server from being ready before it can hand out cluster IPs: until its
+// informers have told the allocator of the ranges, it says that they are full.
+func (g *coreGroup) awaitClusterIPs(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, clusterIPsTimeout)
+	defer cancel()
+	err := wait.PollUntilContextCancel(ctx, 10*time.Millisecond, true, func(context.Context) (bool, error) {
+		_, err := g.clusterIPs.DryRun().AllocateNext()
+		return err == nil || errors.Is(err, ipallocator.ErrFull), nil
+	})
+	if err != nil { // no reason not to serve all the rest
+		klog.Warningf("cluster IPs cannot be handed out yet: %v", err)
+	}
 }

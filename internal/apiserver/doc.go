@@ -7,7 +7,6 @@
 //	generic.go    upstream's BuildGenericConfig without etcd and with our loopback client
 //	chain.go      extensions <- built-in APIs <- aggregator, as kube-apiserver links them
 //	core.go       the core group; upstream's node port allocator is hard-wired to etcd
-//	nodeports.go  node ports are keys of the store, one each: any number of servers may hand them out
 //	extra.go      further paths behind the same authentication, authorization and audit
 //	kubelet.go    logs, exec, attach, port-forward reach nodes over the swarm's own connections
 //	endpoints.go  the endpoints of the `kubernetes` Service: each node owns its address
@@ -15,6 +14,7 @@
 //	trim.go       what is dropped once everything is assembled
 //	scratch.go    the server that a child process builds to write OpenAPI documents
 //	encryption.go rotation of the keys for Secrets at rest
+//	nodeports/    node ports are keys of the store: any number of servers may hand them out
 //	inproc/       in-process clients call the handler directly: no TLS, no HTTP/2, no socket
 //	openapi/      OpenAPI documents are kept on disk and streamed from there
 //
@@ -22,7 +22,7 @@
 //
 // Every node runs one, all over one store. What each keeps to itself, and why that is right:
 //
-//	node ports        keys in the store, made by compare-and-swap (nodeports.go)
+//	node ports        keys in the store, made by compare-and-swap
 //	cluster IPs       IPAddress objects, made by compare-and-swap; the informers behind them only guess
 //	`kubernetes`      every node writes its own address, and tries again when others do at the same time;
 //	                  the leader takes away those of nodes that are dead or gone (control)

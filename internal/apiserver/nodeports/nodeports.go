@@ -1,9 +1,10 @@
-package apiserver
+package nodeports
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -22,43 +23,43 @@ import (
 )
 
 const (
-	// portsPrefix is where the store keeps the node ports that are taken, one key each. Upstream
-	// keeps a bit set in one object: after a partition the newer one would win as a whole, and every
-	// port that the other side had handed out would be free again. Keys merge one by one.
-	portsPrefix = "/swarm/nodeports/"
+	// prefix is where the store keeps the node ports that are taken, one key each.
+	prefix = "/swarm/nodeports/"
+	// repairInterval is how often they are compared with the stored Services, as upstream does.
+	repairInterval = 3 * time.Minute
 	// leakRounds is how many repairs in a row must find a port unused before it is freed. A Service
 	// being created holds its port before it is stored.
 	leakRounds = 3
-	// portTimeout bounds one write: upstream's allocators have no context to pass on.
-	portTimeout = 15 * time.Second
+	// writeTimeout bounds one write: upstream's allocators have no context to pass on.
+	writeTimeout = 15 * time.Second
 )
 
-// ports is what the node ports need of *state.Store.
-type ports interface {
+// Store is what the ports need of *state.Store.
+type Store interface {
 	Apply(ctx context.Context, w state.Write) (state.Result, error)
 	View() state.View
 }
 
-// portKeys is upstream's allocator over the keys: whoever makes a key has the port, on whichever
+// keys is upstream's allocator over the keys: whoever makes a key has the port, on whichever
 // node, before and after a restart.
-type portKeys struct {
-	store  ports
+type keys struct {
+	store  Store
 	life   context.Context //nolint:containedctx // allocator.Interface has none
 	base   int
 	size   int
 	offset int // ports below are for those who ask for one; at random only when all others are taken
 }
 
-var _ allocator.Interface = (*portKeys)(nil)
+var _ allocator.Interface = (*keys)(nil)
 
-func (k *portKeys) key(offset int) string { return portsPrefix + strconv.Itoa(k.base+offset) }
+func (k *keys) key(offset int) string { return prefix + strconv.Itoa(k.base+offset) }
 
 // Allocate implements allocator.Interface.
-func (k *portKeys) Allocate(offset int) (bool, error) {
+func (k *keys) Allocate(offset int) (bool, error) {
 	if k.Has(offset) {
 		return false, nil
 	}
-	ctx, cancel := context.WithTimeout(k.life, portTimeout)
+	ctx, cancel := context.WithTimeout(k.life, writeTimeout)
 	defer cancel()
 	_, err := k.store.Apply(ctx, state.Write{Key: k.key(offset), Value: []byte("1")})
 	if errors.Is(err, state.ErrConflict) {
@@ -71,7 +72,7 @@ func (k *portKeys) Allocate(offset int) (bool, error) {
 }
 
 // AllocateNext implements allocator.Interface.
-func (k *portKeys) AllocateNext() (offset int, ok bool, err error) {
+func (k *keys) AllocateNext() (offset int, ok bool, err error) {
 	taken := make([]bool, k.size)
 	k.ForEach(func(offset int) { taken[offset] = true })
 	for _, part := range [][2]int{{k.offset, k.size}, {0, k.offset}} {
@@ -92,11 +93,11 @@ func (k *portKeys) AllocateNext() (offset int, ok bool, err error) {
 }
 
 // Release implements allocator.Interface.
-func (k *portKeys) Release(offset int) error {
+func (k *keys) Release(offset int) error {
 	if !k.Has(offset) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(k.life, portTimeout)
+	ctx, cancel := context.WithTimeout(k.life, writeTimeout)
 	defer cancel()
 	_, err := k.store.Apply(ctx, state.Write{Key: k.key(offset), Delete: true, Expect: state.Any})
 	if err != nil && !errors.Is(err, state.ErrConflict) {
@@ -106,9 +107,9 @@ func (k *portKeys) Release(offset int) error {
 }
 
 // ForEach implements allocator.Interface.
-func (k *portKeys) ForEach(f func(int)) {
-	k.store.View().Ascend(portsPrefix, strings.TrimSuffix(portsPrefix, "/")+"0", func(e *state.Entry) bool {
-		port, err := strconv.Atoi(strings.TrimPrefix(e.Key, portsPrefix))
+func (k *keys) ForEach(f func(int)) {
+	k.store.View().Ascend(prefix, strings.TrimSuffix(prefix, "/")+"0", func(e *state.Entry) bool {
+		port, err := strconv.Atoi(strings.TrimPrefix(e.Key, prefix))
 		if offset := port - k.base; err == nil && offset >= 0 && offset < k.size {
 			f(offset)
 		}
@@ -117,41 +118,42 @@ func (k *portKeys) ForEach(f func(int)) {
 }
 
 // Has implements allocator.Interface.
-func (k *portKeys) Has(offset int) bool {
+func (k *keys) Has(offset int) bool {
 	_, ok := k.store.View().Get(k.key(offset))
 	return ok
 }
 
 // Free implements allocator.Interface.
-func (k *portKeys) Free() int {
+func (k *keys) Free() int {
 	free := k.size
 	k.ForEach(func(int) { free-- })
 	return free
 }
 
 // Destroy implements allocator.Interface.
-func (k *portKeys) Destroy() {}
+func (k *keys) Destroy() {}
 
-// nodePorts hands out node ports, and keeps those taken in line with the Services that are stored.
-type nodePorts struct {
+// Ports hands out node ports, and keeps those taken in line with the Services that are stored.
+type Ports struct {
 	*portallocator.PortAllocator
 	unused map[int]int // port -> repairs in a row that found it unused
 }
 
-// newNodePorts returns the ports of r. Writes are bounded by life and portTimeout.
-func newNodePorts(life context.Context, r utilnet.PortRange, store ports) (*nodePorts, error) {
+// New returns the ports of r. Writes are bounded by life and a timeout: upstream's callers have no
+// context to pass on.
+func New(life context.Context, r utilnet.PortRange, store Store) (*Ports, error) {
 	a, err := portallocator.New(r, func(size int, _ string, offset int) (allocator.Interface, error) {
-		return &portKeys{store: store, life: life, base: r.Base, size: size, offset: offset}, nil
+		return &keys{store: store, life: life, base: r.Base, size: size, offset: offset}, nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &nodePorts{PortAllocator: a, unused: map[int]int{}}, nil
+	return &Ports{PortAllocator: a, unused: map[int]int{}}, nil
 }
 
 // take reserves port if it is in the range. Two Services that share a port (other protocols)
 // take it once.
-func (p *nodePorts) take(port int) {
+func (p *Ports) take(port int) {
 	if port == 0 || p.Has(port) {
 		return
 	}
@@ -160,17 +162,25 @@ func (p *nodePorts) take(port int) {
 	}
 }
 
-// repair compares the taken ports with the Services: at once, from time to time, and when a Service
-// ends, whose port may be another's too after two halves of the cluster have met. Every node does
+// Repair compares the taken ports with the Services: at once, from time to time, and when a Service
+// gives a port up, which may be another's too after two halves of the cluster have met. Every node does
 // this at the same time, and finds nothing to write.
-func (p *nodePorts) repair(ctx context.Context, services listers.ServiceLister, informer cache.SharedIndexInformer) {
+func (p *Ports) Repair(ctx context.Context, services listers.ServiceLister, informer cache.SharedIndexInformer) {
 	again := make(chan struct{}, 1)
-	registration, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: func(any) {
+	look := func() {
 		select {
 		case again <- struct{}{}:
 		default:
 		}
-	}})
+	}
+	registration, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		UpdateFunc: func(old, obj any) {
+			if !maps.Equal(of(old), of(obj)) {
+				look()
+			}
+		},
+		DeleteFunc: func(any) { look() },
+	})
 	if err != nil {
 		klog.Errorf("watch Services for their node ports: %v", err)
 		return
@@ -201,7 +211,7 @@ func (p *nodePorts) repair(ctx context.Context, services listers.ServiceLister, 
 	}
 }
 
-func (p *nodePorts) takeAll(used map[int]bool) {
+func (p *Ports) takeAll(used map[int]bool) {
 	for port := range used {
 		p.take(port)
 		delete(p.unused, port)
@@ -209,7 +219,7 @@ func (p *nodePorts) takeAll(used map[int]bool) {
 }
 
 // freeLeaks is one round of looking for ports that nobody uses.
-func (p *nodePorts) freeLeaks(used map[int]bool) {
+func (p *Ports) freeLeaks(used map[int]bool) {
 	var free []int
 	p.ForEach(func(port int) {
 		if used[port] {
@@ -230,6 +240,15 @@ func (p *nodePorts) freeLeaks(used map[int]bool) {
 			delete(p.unused, port)
 		}
 	}
+}
+
+// of are the ports of what an informer hands out.
+func of(obj any) map[int]bool {
+	s, ok := obj.(*corev1.Service)
+	if !ok {
+		return nil
+	}
+	return usedPorts([]*corev1.Service{s})
 }
 
 func usedPorts(services []*corev1.Service) map[int]bool {

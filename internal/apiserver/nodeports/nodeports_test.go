@@ -1,4 +1,4 @@
-package apiserver
+package nodeports
 
 import (
 	"context"
@@ -28,9 +28,9 @@ func openStore(t *testing.T) *state.Store {
 	return s
 }
 
-func portsOver(t *testing.T, size int, s ports) *nodePorts {
+func portsOver(t *testing.T, size int, s Store) *Ports {
 	t.Helper()
-	p, err := newNodePorts(t.Context(), utilnet.PortRange{Base: 30000, Size: size}, s)
+	p, err := New(t.Context(), utilnet.PortRange{Base: 30000, Size: size}, s)
 	if err != nil {
 		t.Fatal(err)
 	}
