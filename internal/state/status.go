@@ -62,7 +62,7 @@ func (s *Store) Status() Status {
 	_, leader := in.Raft.LeaderWithID()
 	out := Status{
 		Lineage: in.Machine.Lineage(), Server: string(in.Self), Leads: in.Leads(), Leader: string(leader),
-		Joining: in.Machine != s.machine(), Revision: s.Revision(), Term: in.Raft.CurrentTerm(), Index: in.Raft.LastIndex(),
+		Joining: in.Moving() || in.Machine != s.machine(), Revision: s.Revision(), Term: in.Raft.CurrentTerm(), Index: in.Raft.LastIndex(),
 	}
 	out.Lineage.ID = in.Lineage() // also before this replica has heard of it from others
 	for _, m := range in.Members().Servers {

@@ -202,26 +202,35 @@ func (s *Store) start(st home.Stores) (*engine.Engine, error) {
 		old, err := s.home.Former(st.Current)
 		if err == nil {
 			show = newMachine(s.cfg, st.Current.Former.Lineage)
-			err = errors.Join(old.RestoreAll(show), old.Close())
+			err = errors.Join(old.Restore(show), old.Close())
 		}
 		if err != nil { // what it held is handed over
 			s.log.Warn("the state of the former lineage cannot be shown until this replica has caught up", "err", err)
 			show = m
 		}
 	}
-	in, err := s.runIn(st, m)
-	if err != nil {
-		return nil, err
+	// What is read never goes back: after a retreat, the machine of before is shown until this one
+	// is as far.
+	switch shown := s.machine(); {
+	case shown == nil:
+		s.shown.Store(show)
+	case show == m && shown.Revision() <= m.Revision():
+		s.shown.Store(m)
+		shown.Retire()
 	}
-	if old := s.shown.Swap(show); old != nil {
-		old.Retire()
-	}
-	return in, nil
+	return s.runIn(st, m)
 }
 
 // run runs Raft on stores.
 func (s *Store) run(st home.Stores, m *machine.Machine, trans *raftnet.Transport) (*engine.Engine, error) {
-	return engine.Run(s.ctx, engine.Config{Log: s.log, Stores: st, Machine: m, Trans: trans, Tune: s.cfg.tune})
+	c := engine.Config{Log: s.log, Stores: st, Machine: m, Trans: trans, Tune: s.cfg.tune}
+	if st.Current.Former != nil {
+		c.Reach = st.Current.Former.Reach
+	}
+	if shown := s.machine(); shown != m {
+		c.Reach = max(c.Reach, shown.Revision())
+	}
+	return engine.Run(s.ctx, c)
 }
 
 // transport carries Raft in a lineage.

@@ -67,7 +67,9 @@ type Config struct {
 	Stores  home.Stores
 	Machine *machine.Machine
 	Trans   *raftnet.Transport
-	Tune    func(*raft.Config) // tests
+	// Reach is the revision from which on the machine can be read; 0: it can be already.
+	Reach uint64
+	Tune  func(*raft.Config) // tests
 }
 
 // raftConfig holds the measured settings; docs/adr says why.
@@ -113,9 +115,9 @@ func Run(ctx context.Context, c Config) (*Engine, error) {
 		in.follow(notify, seen)
 	})
 	ctx, in.cancel = context.WithCancel(ctx)
-	if f := st.Current.Former; f != nil {
-		in.move.Store(true)
-		in.arriveAt(ctx, f.Reach)
+	in.move.Store(st.Current.Former != nil)
+	if c.Reach > 0 {
+		in.arriveAt(ctx, c.Reach)
 	}
 	in.hurry()
 	return in, nil

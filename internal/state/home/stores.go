@@ -142,8 +142,8 @@ func (st Stores) Restore(m *machine.Machine) error {
 	return st.replay(m, from)
 }
 
-// RestoreAll fills a machine with everything there is, committed or not.
-func (st Stores) RestoreAll(m *machine.Machine) error {
+// restoreAll fills a machine with everything there is, committed or not.
+func (st Stores) restoreAll(m *machine.Machine) error {
 	_, from, err := st.restoreSnapshot(m)
 	if err != nil {
 		return err
@@ -198,7 +198,7 @@ func (st Stores) Whole(of, into *machine.Machine) error {
 		return err
 	}
 	if len(snaps) > 0 && snaps[0].Index > of.Applied() { // it did not get that one any more
-		return st.RestoreAll(into)
+		return st.restoreAll(into)
 	}
 	var b bytes.Buffer
 	if err := Dump(of, &b); err != nil {
