@@ -74,13 +74,12 @@ func TestPartition(t *testing.T) {
 		s.shared = startLoad(t, lab.LoadConfig{Hosts: s.hosts, Name: "both-" + s.name, Writers: 3, Rate: 30, Shared: true})
 	}
 	for _, s := range []*side{left, right} {
-		w.until(t, "the "+s.name+" side is writable", 10*time.Second, func() error {
-			if s.own.Count() == 0 || s.shared.Count() == 0 {
-				failed := s.own.Failed()
-				return fmt.Errorf("nothing acknowledged; the last that failed: %q", failed[max(0, len(failed)-3):])
-			}
-			return nil
-		})
+		for _, load := range []*lab.Load{s.own, s.shared} {
+			acknowledged(t, load, 1)
+			w.within(t, "the first write on the "+s.name+" side", load.Acks()[0].At.Sub(w.begun), 10*time.Second)
+		}
+	}
+	for _, s := range []*side{left, right} {
 		apply(t, s.hosts[0], fmt.Sprintf(twin, s.name))
 		apply(t, s.hosts[0], fmt.Sprintf(address, "of-"+s.name))
 	}
