@@ -20,8 +20,18 @@ func main() {
 		for line := range strings.Lines(err.Error()) {
 			fmt.Fprintf(os.Stderr, "podman-swarm: %s\n", strings.TrimSpace(line))
 		}
-		os.Exit(1)
+		os.Exit(exitStatus(err))
 	}
+}
+
+// finalStatus tells systemd not to try again.
+const finalStatus = 78 // EX_CONFIG of sysexits.h
+
+func exitStatus(err error) int {
+	if node.Over(err) {
+		return finalStatus
+	}
+	return 1
 }
 
 func run(ctx context.Context) error {

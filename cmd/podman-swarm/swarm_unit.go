@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -91,6 +92,7 @@ Documentation=https://github.com/podman-swarm/podman-swarm
 [Service]
 ExecStart=` + strings.Join(words, " ") + `
 Restart=on-failure
+RestartPreventExitStatus=` + strconv.Itoa(finalStatus) + `
 RestartSec=1
 KillMode=process
 Delegate=yes

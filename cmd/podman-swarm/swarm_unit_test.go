@@ -27,6 +27,7 @@ StartLimitIntervalSec=0
 [Service]
 ExecStart=/bin/p agent --data-dir "/a b/100%%" "--node-name=\"x\\$$y"
 Restart=on-failure
+RestartPreventExitStatus=78
 RestartSec=1
 KillMode=process
 Delegate=yes
@@ -44,6 +45,7 @@ StartLimitIntervalSec=0
 [Service]
 ExecStart=/bin/p agent --data-dir "/a b/100%%" "--node-name=\"x\\$$y"
 Restart=on-failure
+RestartPreventExitStatus=78
 RestartSec=1
 KillMode=process
 Delegate=yes

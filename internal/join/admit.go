@@ -63,7 +63,7 @@ func (a *Admitter) Tokens() *Tokens { return a.tokens }
 // the one that begins the cluster, and at every start the others, should theirs have been lost.
 // key is its certificate's. A valid wish is the node's range; without one it gets the lowest free.
 func (a *Admitter) Enroll(ctx context.Context, name, address string, key []byte, wish netip.Prefix) (Node, error) {
-	n := Node{Name: name, Address: address, Key: keyID(key), Admitted: a.now().UTC()}
+	n := Node{Name: name, Address: address, Key: KeyID(key), Admitted: a.now().UTC()}
 	for {
 		r, err := a.nodes.reserve(ctx, claim{Node: n, wish: wish, outside: true})
 		if err == nil && !r.Confirmed {

@@ -68,8 +68,8 @@ func decodeNode(e *state.Entry) (record, error) {
 	return r, err
 }
 
-// keyID names a public key.
-func keyID(spki []byte) string {
+// KeyID names a public key, given as SubjectPublicKeyInfo.
+func KeyID(spki []byte) string {
 	sum := sha256.Sum256(spki)
 	return hex.EncodeToString(sum[:])
 }

@@ -120,7 +120,7 @@ func decodeRequest(data []byte) (*request, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.key = keyID(spki)
+	r.key = KeyID(spki)
 	if r.host, err = checkAddress(r.Address); err != nil {
 		return nil, err
 	}

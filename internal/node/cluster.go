@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -43,18 +42,20 @@ type cluster struct {
 	// opened is store as soon as there is one: peers knock before.
 	opened atomic.Pointer[state.Store]
 	ops    operations
+	// refusals are the addresses of nodes that refuse this one.
+	refusals chan string
 }
 
 // openCluster opens them in order. Nobody has been contacted yet when it returns.
 func openCluster(ctx context.Context, h *host, keys *pki.Authority) (*cluster, error) {
-	c := &cluster{host: h, log: h.log.With("part", "cluster"), keys: keys}
+	c := &cluster{host: h, log: h.log.With("part", "cluster"), keys: keys, refusals: make(chan string, 1)}
 	var err error
 	if c.cert, err = keys.Node(h.cfg.NodeName, h.cfg.AdvertiseAddr); err != nil {
 		return nil, err
 	}
 	c.peers, err = peers.Open(ctx, peers.Config{
 		Name: h.cfg.NodeName, Bind: h.cfg.BindAddr, Addr: h.cfg.wireAddr(), API: h.cfg.apiAddr(), Release: version.Swarm(),
-		Cluster: keys.Cluster(), Trust: c.cert, Refuse: c.refuse, Keys: keys.GossipKeys(), Log: h.log,
+		Cluster: keys.Cluster(), Trust: c.cert, Refuse: c.refuse, TurnedAway: c.turnedAway, Keys: keys.GossipKeys(), Log: h.log,
 	})
 	if err != nil {
 		return nil, err
@@ -85,9 +86,11 @@ func (c *cluster) run(ctx context.Context) error {
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return c.peers.Gossip.Run(ctx, c.known) })
 	parts.Go(func() error { return c.cert.Run(ctx) })
-	parts.Go(func() error { return c.shareKeys(ctx) })
+	parts.Go(func() error { return operate.Sharing{Keys: c.keys, Store: c.store, Peers: c.peers, Log: c.log}.Run(ctx) })
 	parts.Go(func() error { return c.register(ctx) })
 	parts.Go(func() error { return c.remember(ctx) })
+	parts.Go(func() error { return c.heed(ctx) })
+	parts.Go(func() error { return operate.Removals{Store: c.store, Peers: c.peers, Log: c.log}.Run(ctx) })
 	return parts.Wait()
 }
 
@@ -208,26 +211,28 @@ func (c *cluster) eventually(ctx context.Context, what string, try func(context.
 	}
 }
 
-// certSkew is how far certificates are dated back.
-const certSkew = 5 * time.Minute
-
 // refuse turns away a node that was removed: its certificate is in order, its name is not.
 func (c *cluster) refuse(cert *x509.Certificate) error {
-	name, ok := pki.NodeName(cert)
 	store := c.opened.Load()
-	if !ok || store == nil {
+	if store == nil {
 		return nil
 	}
-	e, ok := store.View().Get(operate.RemovedPrefix + name)
-	if !ok {
+	return operate.RefuseRemoved(store.View(), cert, time.Now())
+}
+
+func (c *cluster) turnedAway(addr string) {
+	select {
+	case c.refusals <- addr:
+	default:
+	}
+}
+
+// heed ends with an error when another node says that this one was removed from the swarm.
+func (c *cluster) heed(ctx context.Context) error {
+	select {
+	case addr := <-c.refusals:
+		return fmt.Errorf("%w (the node at %s says so): to use this machine again, run: podman-swarm reset --yes, then join", errRemoved, addr)
+	case <-ctx.Done():
 		return nil
 	}
-	var r operate.Removal
-	if err := json.Unmarshal(e.Value, &r); err != nil {
-		return fmt.Errorf("node %s was removed from the swarm", name)
-	}
-	if cert.NotBefore.Add(certSkew).Before(r.Removed) {
-		return fmt.Errorf("node %s was removed from the swarm at %s: to bring it back, reset it and join again", name, r.Removed.Format(time.RFC3339))
-	}
-	return nil
 }

@@ -26,14 +26,23 @@ type joining struct {
 	Key  []byte `json:"key"` // PEM
 }
 
+// Ends of a node that starting it again does not change.
+var (
+	errLeft    = errors.New("left the swarm")
+	errRemoved = errors.New("this node was removed from the swarm")
+)
+
+// Over tells whether Run would end with the same error again, whenever it is tried.
+func Over(err error) bool { return errors.Is(err, errLeft) || errors.Is(err, errRemoved) }
+
 // enlist makes this node a member of a swarm, unless it is one, and opens its keys: with --join an
 // empty data directory is admitted to that swarm, otherwise it begins one.
 func (h *host) enlist(ctx context.Context) (*pki.Authority, error) {
 	interrupted := exists(h.dir.File(joiningFile))
 	switch {
 	case h.known && !h.me.m.Left.IsZero():
-		return nil, fmt.Errorf("node %s left the swarm at %s: to use this machine again, run: podman-swarm reset --yes, then init or join",
-			h.me.m.Name, h.me.m.Left.Format(time.RFC3339))
+		return nil, fmt.Errorf("node %s %w at %s: to use this machine again, run: podman-swarm reset --yes, then init or join",
+			h.me.m.Name, errLeft, h.me.m.Left.Format(time.RFC3339))
 	case h.known:
 	case interrupted && h.cfg.Join == "":
 		return nil, fmt.Errorf("%s was about to join a swarm when it was interrupted: say --join and --join-token again, or run: podman-swarm reset --yes", h.cfg.DataDir)

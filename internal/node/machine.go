@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/agent"
 	"github.com/podman-swarm/podman-swarm/internal/agent/hollow"
@@ -33,6 +34,8 @@ type network interface {
 const (
 	runtimePodman = "podman"
 	runtimeHollow = "hollow"
+	// abandonTime bounds the end of a removed node's pods.
+	abandonTime = time.Minute
 )
 
 func (c Config) hollow() bool { return c.Runtime == runtimeHollow }
@@ -49,6 +52,17 @@ func openMachine(ctx context.Context, h *host) (machine, error) {
 	}
 	// A service that stays leaves by itself when idle.
 	return machine{runtime: client, close: func() { _ = client.Close() }}, nil
+}
+
+// abandon ends the pods here when err says that the node was removed: others run in their place.
+func (m machine) abandon(ctx context.Context, h *host, err error) error {
+	client, ok := m.runtime.(*podman.Client)
+	if !ok || !errors.Is(err, errRemoved) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonTime)
+	defer cancel()
+	return errors.Join(err, removePods(ctx, client, h.cfg.DataDir))
 }
 
 func (m machine) network(ctx context.Context, h *host) (network, error) {

@@ -17,7 +17,7 @@ import (
 )
 
 // Run runs a node until ctx ends or a part of it fails. It returns nil when ctx ended it.
-func Run(ctx context.Context, cfg Config) error {
+func Run(ctx context.Context, cfg Config) (err error) {
 	start := time.Now()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -38,6 +38,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer machine.close()
+	defer func() { err = machine.abandon(ctx, n, err) }()
 
 	// Who this node is: as it was, or as a swarm that it joins says, or the first of a new one.
 	keys, err := n.enlist(ctx)

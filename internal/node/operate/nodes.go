@@ -22,18 +22,6 @@ import (
 // FenceAnnotation on a Node says that a person vouches: that machine is off and stays off.
 const FenceAnnotation = "podman-swarm.io/fenced"
 
-// RemovedPrefix is where the names of removed nodes are kept, as long as a certificate of theirs
-// may be valid.
-const RemovedPrefix = "/swarm/removed/"
-
-// removedFor is longer than a node's certificate lives.
-const removedFor = 100 * 24 * time.Hour
-
-// Removal says when a node was removed: certificates from before are refused.
-type Removal struct {
-	Removed time.Time `json:"removed"`
-}
-
 // nodes changes who belongs to the swarm.
 type nodes struct{ Config }
 
@@ -49,19 +37,10 @@ func (n nodes) Remove(ctx context.Context, name string) error {
 	if err := n.mustKnow(ctx, name, heard); err != nil {
 		return err
 	}
-	data, err := json.Marshal(Removal{Removed: time.Now().UTC()})
-	if err != nil {
+	if err := n.remember(ctx, name, 0); err != nil {
 		return err
 	}
-	_, err = n.Store.Apply(ctx, state.Write{Key: RemovedPrefix + name, Value: data, Expect: state.Any, TTL: int64(removedFor / time.Second)})
-	if err != nil {
-		return unavailable(err)
-	}
-	if err := n.strikeOut(ctx, name); err != nil {
-		return err
-	}
-	n.Peers.Gossip.Forget(name)
-	return nil
+	return n.strikeOut(ctx, name) // every node forgets it now: see Removals
 }
 
 // mustKnow refuses names that mean nothing.
@@ -150,6 +129,9 @@ func (n nodes) Leave(ctx context.Context, req swarm.LeaveRequest, say swarm.Prog
 // farewell tells the others: the pods go elsewhere, and nobody waits for this replica.
 func (n nodes) farewell(ctx context.Context, say swarm.Progress) error {
 	if err := n.empty(ctx, say); err != nil {
+		return err
+	}
+	if err := n.remember(ctx, n.Node, leaveTimeout); err != nil {
 		return err
 	}
 	say("removing the node object of %s", n.Node)

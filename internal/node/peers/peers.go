@@ -40,8 +40,10 @@ type Config struct {
 	Trust   wire.Trust
 	// Refuse keeps out a node whose certificate is in order, for example one that was removed.
 	Refuse func(*x509.Certificate) error
-	Keys   [][]byte
-	Log    *slog.Logger
+	// TurnedAway is called when the node at an address refuses this one in the same way; it must not block.
+	TurnedAway func(addr string)
+	Keys       [][]byte
+	Log        *slog.Logger
 }
 
 // Member is what is known of a node.
@@ -88,6 +90,9 @@ func (p *Peers) Close() error { return errors.Join(p.Gossip.Close(), p.Wire.Clos
 func (p *Peers) dial(proto string) func(context.Context, string) (net.Conn, error) {
 	return func(ctx context.Context, addr string) (net.Conn, error) {
 		c, err := p.Wire.Dial(ctx, addr, proto)
+		if errors.Is(err, wire.ErrTurnedAway) && p.cfg.TurnedAway != nil {
+			p.cfg.TurnedAway(addr)
+		}
 		if err != nil {
 			return nil, err // a nil *wire.Conn must not become a non-nil net.Conn
 		}
