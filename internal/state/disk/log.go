@@ -12,8 +12,13 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Log is Raft's log in segment files. It implements raft.LogStore and raft.MonotonicLogStore.
-// What StoreLogs has returned for is on disk.
+// Log is Raft's log in segment files. It implements raft.LogStore. What StoreLogs has returned for is
+// on disk.
+//
+// It has no gaps, but must not say so (raft.MonotonicLogStore): Raft would then drop the whole log
+// whenever a leader's snapshot comes, also when one comes late, twice, after entries that are newer
+// than it and acknowledged. As it is, the log is dropped when the first entry after the snapshot
+// comes, and only if it ends before.
 type Log struct {
 	root, dir string
 	log       *slog.Logger
@@ -38,9 +43,6 @@ const (
 	// markDelay bounds how far the mark may lag behind the log.
 	markDelay = time.Second
 )
-
-// IsMonotonic implements raft.MonotonicLogStore: indexes have no gaps.
-func (l *Log) IsMonotonic() bool { return true }
 
 // FirstIndex implements raft.LogStore.
 func (l *Log) FirstIndex() (uint64, error) {
@@ -190,7 +192,16 @@ func (l *Log) room(entries []*raft.Log) (*segment, error) {
 	}
 	next := entries[0].Index
 	if last := l.last(); last != 0 && next != last+1 {
-		return nil, fmt.Errorf("entry %d does not follow %d", next, last)
+		if next <= last || next > l.meta.mark(keySnapshotMark)+1 {
+			return nil, fmt.Errorf("entry %d does not follow %d", next, last)
+		}
+		// A snapshot holds what lies between, and all of the log.
+		if err := l.meta.setMark(keyLogMark, 0); err != nil {
+			return nil, err
+		}
+		if err := l.dropFrom(0); err != nil {
+			return nil, err
+		}
 	}
 	if n := len(l.segs); n > 0 {
 		s := l.segs[n-1]

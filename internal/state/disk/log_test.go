@@ -292,3 +292,44 @@ func TestCrashDuringCreation(t *testing.T) {
 		})
 	}
 }
+
+// After a leader's snapshot the log goes on behind it; one that comes late, when the log is already
+// beyond it, takes nothing away. Only what a snapshot holds may be left out.
+func TestLogGoesOnBehindASnapshot(t *testing.T) {
+	dir := t.TempDir()
+	d := mustOpen(t, testConfig(dir))
+	if _, monotonic := any(d.Log).(raft.MonotonicLogStore); monotonic {
+		t.Error("Raft would drop acknowledged entries")
+	}
+	append1 := func(index uint64) error { return d.Log.StoreLog(entry(index, 1, bytes.Repeat([]byte("x"), 100))) }
+	for i := uint64(1); i <= 100; i++ {
+		if err := append1(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	snapshot(t, d, 150)
+	for _, wrong := range []uint64{100, 152} {
+		if err := append1(wrong); err == nil {
+			t.Errorf("entry %d was taken after 100 and a snapshot of 150", wrong)
+		}
+	}
+	for i := uint64(151); i <= 200; i++ {
+		if err := append1(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		first, _ := d.Log.FirstIndex()
+		last, _ := d.Log.LastIndex()
+		if first != 151 || last != 200 {
+			t.Fatalf("the log reaches from %d to %d, want 151 to 200", first, last)
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		d = mustOpen(t, testConfig(dir))
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
