@@ -44,6 +44,9 @@ type Config struct {
 	// may take longer than a minute; nil: none.
 	Extra     map[string]http.Handler
 	ExtraLong func(*http.Request) bool
+	// TLSCertFile and TLSKeyFile are a certificate that clients are shown who ask for one of its names,
+	// beside the cluster's own. It is read again when the files change.
+	TLSCertFile, TLSKeyFile string
 	// AuditPolicyFile and AuditLogPath turn the audit log on when both are set; the path "-" is
 	// standard output.
 	AuditPolicyFile, AuditLogPath string

@@ -111,6 +111,9 @@ func servingOptions(o *options.ServerRunOptions, c *Config, l net.Listener) erro
 	o.SecureServing.BindPort = l.Addr().(*net.TCPAddr).Port
 	o.SecureServing.ServerCert.CertKey.CertFile = cert
 	o.SecureServing.ServerCert.CertKey.KeyFile = key
+	if c.TLSCertFile != "" {
+		o.SecureServing.SNICertKeys = []cliflag.NamedCertKey{{CertFile: c.TLSCertFile, KeyFile: c.TLSKeyFile}}
+	}
 	if o.ProxyClientCertFile, o.ProxyClientKeyFile, err = c.PKI.FrontProxy(); err != nil {
 		return err
 	}

@@ -86,7 +86,9 @@ func (c *cluster) run(ctx context.Context) error {
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return c.peers.Gossip.Run(ctx, c.known) })
 	parts.Go(func() error { return c.cert.Run(ctx) })
-	parts.Go(func() error { return operate.Sharing{Keys: c.keys, Store: c.store, Peers: c.peers, Log: c.log}.Run(ctx) })
+	parts.Go(func() error {
+		return operate.Sharing{Keys: c.keys, Store: c.store, Peers: c.peers, Log: c.log}.Run(ctx)
+	})
 	parts.Go(func() error { return c.register(ctx) })
 	parts.Go(func() error { return c.remember(ctx) })
 	parts.Go(func() error { return c.heed(ctx) })

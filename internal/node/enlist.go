@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/join"
+	"github.com/podman-swarm/podman-swarm/internal/node/given"
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
 	"github.com/podman-swarm/podman-swarm/internal/pki"
 	"github.com/podman-swarm/podman-swarm/internal/version"
@@ -38,6 +39,12 @@ func Over(err error) bool { return errors.Is(err, errLeft) || errors.Is(err, err
 // enlist makes this node a member of a swarm, unless it is one, and opens its keys: with --join an
 // empty data directory is admitted to that swarm, otherwise it begins one.
 func (h *host) enlist(ctx context.Context) (*pki.Authority, error) {
+	if err := given.Pair(h.cfg.TLSCert, h.cfg.TLSKey); err != nil {
+		return nil, err
+	}
+	if _, err := given.CAs(h.cfg.TLSCA); err != nil {
+		return nil, err
+	}
 	interrupted := exists(h.dir.File(joiningFile))
 	switch {
 	case h.known && !h.me.m.Left.IsZero():
@@ -48,12 +55,14 @@ func (h *host) enlist(ctx context.Context) (*pki.Authority, error) {
 		return nil, fmt.Errorf("%s was about to join a swarm when it was interrupted: say --join and --join-token again, or run: podman-swarm reset --yes", h.cfg.DataDir)
 	case h.cfg.Join != "" && !interrupted && (exists(h.dir.File("pki")) || exists(h.dir.File("state"))):
 		return nil, fmt.Errorf("--join %s: %s has the data of another swarm already: run podman-swarm reset --yes first, or use another --data-dir", h.cfg.Join, h.cfg.DataDir)
+	case h.cfg.Join != "" && h.cfg.EncryptionKey != "":
+		return nil, fmt.Errorf("--encryption-key %s: only the first node of a swarm may be given one; this one is told the swarm's when it joins: leave the flag out", h.cfg.EncryptionKey)
 	case h.cfg.Join != "":
 		if err := h.joinSwarm(ctx); err != nil {
 			return nil, err
 		}
 	}
-	keys, err := pki.Open(h.dir.File("pki"))
+	keys, err := h.openKeys()
 	if err != nil {
 		return nil, err
 	}
@@ -71,6 +80,18 @@ func (h *host) enlist(ctx context.Context) (*pki.Authority, error) {
 		}
 	}
 	return keys, nil
+}
+
+// openKeys opens this node's keys. The first of the gossip of a swarm that begins may be given.
+func (h *host) openKeys() (*pki.Authority, error) {
+	if h.known || h.cfg.EncryptionKey == "" {
+		return pki.Open(h.dir.File("pki"))
+	}
+	key, err := given.GossipKey(h.cfg.EncryptionKey)
+	if err != nil {
+		return nil, err
+	}
+	return pki.Begin(h.dir.File("pki"), key)
 }
 
 func exists(path string) bool {

@@ -85,6 +85,8 @@ func (h *host) apiConfig(c *cluster, streams *pair.Listener, pods network) apise
 		Dial:            c.dialer(pods),
 		Extra:           map[string]http.Handler{swarm.Prefix: &c.ops},
 		ExtraLong:       swarm.LongRunning(),
+		TLSCertFile:     h.cfg.TLSCert,
+		TLSKeyFile:      h.cfg.TLSKey,
 		AuditPolicyFile: h.cfg.AuditPolicyFile,
 		AuditLogPath:    h.cfg.AuditLogPath,
 		Version:         version.Swarm(),

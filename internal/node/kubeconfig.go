@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/podman-swarm/podman-swarm/internal/node/given"
 	"github.com/podman-swarm/podman-swarm/internal/pki"
 )
 
@@ -12,7 +13,11 @@ import (
 const kubeconfigLife = 30 * 24 * time.Hour
 
 func (h *host) writeKubeconfig(keys *pki.Authority) error {
-	return keys.WriteKubeconfig(h.dir.File("admin.kubeconfig"), h.localURL(), "admin", "system:masters")
+	others, err := given.CAs(h.cfg.TLSCA)
+	if err != nil {
+		return err
+	}
+	return keys.WriteKubeconfig(h.dir.File("admin.kubeconfig"), h.localURL(), others, "admin", "system:masters")
 }
 
 // keepKubeconfig writes the administrator's kubeconfig anew when the swarm's keys change, and

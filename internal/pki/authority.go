@@ -25,20 +25,30 @@ type Authority struct {
 	now  func() time.Time
 	keys atomic.Pointer[keyring]
 	mu   sync.Mutex // held while files are rewritten
+
+	firstGossip []byte // of a cluster that begins; nil: a random one
 }
 
 // Open loads the keys in dir and makes what is missing: both CAs, the ServiceAccount key, the
 // encryption keys, the keys that the nodes of a cluster share. It finishes an Update that was
 // interrupted. An unreadable or damaged file is an error that names it.
 func Open(dir string) (*Authority, error) {
-	return open(dir, time.Now)
+	return open(&Authority{dir: dir, now: time.Now})
 }
 
-func open(dir string, now func() time.Time) (*Authority, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+// Begin is Open for the first node of a cluster: when the directory has never been a cluster's, its
+// gossip begins with the given key of 32 bytes instead of a random one.
+func Begin(dir string, gossipKey []byte) (*Authority, error) {
+	if len(gossipKey) != keyLen {
+		return nil, fmt.Errorf("the gossip key has %d bytes, it must have %d", len(gossipKey), keyLen)
+	}
+	return open(&Authority{dir: dir, now: time.Now, firstGossip: bytes.Clone(gossipKey)})
+}
+
+func open(a *Authority) (*Authority, error) {
+	if err := os.MkdirAll(a.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make key directory: %w", err)
 	}
-	a := &Authority{dir: dir, now: now}
 	ring, err := a.load()
 	if err != nil {
 		return nil, err

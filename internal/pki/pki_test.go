@@ -18,7 +18,7 @@ import (
 
 func mustOpen(t *testing.T, dir string, now time.Time) *Authority {
 	t.Helper()
-	a, err := open(dir, func() time.Time { return now })
+	a, err := open(&Authority{dir: dir, now: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +246,7 @@ func TestWriteKubeconfig(t *testing.T) {
 	dir := t.TempDir()
 	a := mustOpen(t, filepath.Join(dir, "pki"), time.Now())
 	path := filepath.Join(dir, "admin.kubeconfig")
-	if err := a.WriteKubeconfig(path, "https://127.0.0.1:6443", "admin", "system:masters"); err != nil {
+	if err := a.WriteKubeconfig(path, "https://127.0.0.1:6443", nil, "admin", "system:masters"); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Stat(path)
@@ -348,4 +348,26 @@ func FuzzParse(f *testing.F) {
 			t.Error("no encryption key and no error")
 		}
 	})
+}
+
+func TestBegin(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "pki")
+	if _, err := Begin(dir, make([]byte, 31)); err == nil {
+		t.Error("a short key was taken")
+	}
+	key := bytes.Repeat([]byte{3}, 32)
+	a, err := Begin(dir, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := a.GossipKeys(); len(got) != 1 || !bytes.Equal(got[0], key) {
+		t.Errorf("gossip keys %x", got)
+	}
+	again, err := Begin(dir, bytes.Repeat([]byte{4}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := again.GossipKeys(); len(got) != 1 || !bytes.Equal(got[0], key) {
+		t.Errorf("of a cluster that has begun: gossip keys %x", got)
+	}
 }

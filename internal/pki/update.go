@@ -236,7 +236,11 @@ func (a *Authority) loadShared() (shared, error) {
 }
 
 func (a *Authority) makeShared() (shared, error) {
-	s := shared{Format: bundleFormat, Cluster: newCluster(), Generation: 1, Gossip: []gossipKey{{1, randomKey()}}, ClusterKey: randomKey()}
+	first := a.firstGossip
+	if first == nil {
+		first = randomKey()
+	}
+	s := shared{Format: bundleFormat, Cluster: newCluster(), Generation: 1, Gossip: []gossipKey{{1, first}}, ClusterKey: randomKey()}
 	data, err := json.Marshal(s)
 	if err != nil {
 		return s, fmt.Errorf("write %s: %w", sharedName, err)

@@ -362,7 +362,7 @@ func checkFiles(t *testing.T, a *Authority, cas int) {
 		}
 	}
 	path := filepath.Join(t.TempDir(), "kubeconfig")
-	if err := a.WriteKubeconfig(path, "https://localhost:6443", "admin"); err != nil {
+	if err := a.WriteKubeconfig(path, "https://localhost:6443", nil, "admin"); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(read(t, path)), base64.StdEncoding.EncodeToString(read(t, a.CAFile()))) {
