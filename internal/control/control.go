@@ -66,11 +66,11 @@ type Config struct {
 	Started chan<- struct{}
 }
 
-// Liveness tells who is alive; gossip does. A Member is one node.
-type (
-	Liveness = liveness.Source
-	Member   = liveness.Member
-)
+// Liveness tells who is alive; gossip does.
+type Liveness = liveness.Source
+
+// Member is one node as Liveness sees it.
+type Member = liveness.Member
 
 // Run runs the controllers until ctx ends and all of them have stopped. It returns nil then,
 // ErrStillRunning if one has not stopped after 10 s, and another error if one could not be built.

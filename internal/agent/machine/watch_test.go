@@ -110,6 +110,7 @@ func keep(t *testing.T, f func(t *testing.T, l *leader)) {
 // A node that was taken for dead says that it is not, at once, each time.
 func TestContradicts(t *testing.T) {
 	keep(t, func(t *testing.T, l *leader) {
+		t.Helper()
 		for range 3 {
 			l.say(t, corev1.ConditionUnknown)
 			synctest.Wait()
@@ -124,6 +125,7 @@ func TestContradicts(t *testing.T) {
 // A leader that goes on saying that the node is dead is contradicted ever later, but for ever.
 func TestQuarrel(t *testing.T) {
 	keep(t, func(t *testing.T, l *leader) {
+		t.Helper()
 		before := l.written()
 		for range 60 {
 			l.say(t, corev1.ConditionUnknown)

@@ -168,6 +168,7 @@ func (s *swarm) expect(t *testing.T, when string, want ...string) {
 
 func TestDeadNode(t *testing.T) {
 	simulate(t, 3, func(t *testing.T, s *swarm) {
+		t.Helper()
 		s.pod(t, "web", "ReplicaSet", true)
 		s.pod(t, "db", "StatefulSet", true)
 		s.pod(t, "db-stays", "StatefulSet", false)
@@ -193,6 +194,7 @@ func TestDeadNode(t *testing.T) {
 
 func TestFlap(t *testing.T) {
 	simulate(t, 3, func(t *testing.T, s *swarm) {
+		t.Helper()
 		s.pod(t, "db", "StatefulSet", true)
 		for range 5 { // never dead for long enough in one piece
 			s.gossip.set("n3", false)
@@ -206,6 +208,7 @@ func TestFlap(t *testing.T) {
 
 func TestFence(t *testing.T) {
 	simulate(t, 2, func(t *testing.T, s *swarm) {
+		t.Helper()
 		s.add(t, "n3")
 		s.gossip.set("n3", false)
 		s.gossip.set("n2", false)
@@ -233,6 +236,7 @@ func TestFence(t *testing.T) {
 // A Node that gossip does not know is given time to appear: a leader that has just started knows few.
 func TestAbsent(t *testing.T) {
 	simulate(t, 3, func(t *testing.T, s *swarm) {
+		t.Helper()
 		s.add(t, "n4")
 		s.add(t, "n5")
 		pass(9 * time.Second)
@@ -250,6 +254,7 @@ func TestAbsent(t *testing.T) {
 // Those that a person fenced are on no other side: the rest decides without them.
 func TestCensusWithoutFenced(t *testing.T) {
 	simulate(t, 5, func(t *testing.T, s *swarm) {
+		t.Helper()
 		s.pod(t, "db", "StatefulSet", true)
 		for _, name := range []string{"n3", "n4", "n5"} {
 			s.gossip.set(name, false)
