@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"context"
 	crand "crypto/rand"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"io/fs"
 	"math/rand/v2"
@@ -16,7 +14,6 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/podman-swarm/podman-swarm/internal/hlc"
-	"github.com/podman-swarm/podman-swarm/internal/state/codec"
 	"github.com/podman-swarm/podman-swarm/internal/state/disk"
 	"github.com/podman-swarm/podman-swarm/internal/state/home"
 	"github.com/podman-swarm/podman-swarm/internal/state/lineage"
@@ -24,26 +21,9 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/state/raftnet"
 )
 
-// An export is
-//
-//	"psw-export"  byte version  the machine's snapshot  uint32 crc of all before  "end."
-const (
-	exportMagic   = "psw-export"
-	exportVersion = 1
-	exportEnd     = "end."
-)
-
 // Export writes the state at one revision, for Import. Writes go on meanwhile.
 func (s *Store) Export(w io.Writer) error {
-	sum := crc32.New(crc32.MakeTable(crc32.Castagnoli))
-	both := io.MultiWriter(w, sum)
-	if _, err := both.Write(append([]byte(exportMagic), exportVersion)); err != nil {
-		return fmt.Errorf("export state: %w", err)
-	}
-	if err := home.Dump(s.machine(), both); err != nil {
-		return fmt.Errorf("export state: %w", err)
-	}
-	if _, err := w.Write(append(binary.BigEndian.AppendUint32(nil, sum.Sum32()), exportEnd...)); err != nil {
+	if err := home.Export(s.machine(), w); err != nil {
 		return fmt.Errorf("export state: %w", err)
 	}
 	return nil
@@ -57,7 +37,7 @@ func Import(ctx context.Context, cfg Config, from io.Reader) (err error) {
 			err = fmt.Errorf("import state into %s: %w", cfg.Dir, err)
 		}
 	}()
-	body, err := readExport(from)
+	body, err := home.ReadExport(from)
 	if err != nil {
 		return err
 	}
@@ -88,26 +68,6 @@ func Import(ctx context.Context, cfg Config, from io.Reader) (err error) {
 		return err
 	}
 	return st.Close()
-}
-
-func readExport(from io.Reader) ([]byte, error) {
-	b, err := io.ReadAll(from)
-	if err != nil {
-		return nil, err
-	}
-	head, tail := len(exportMagic)+1, 4+len(exportEnd)
-	if len(b) < head+tail || string(b[:len(exportMagic)]) != exportMagic {
-		return nil, errors.New("this is no export of the state")
-	}
-	if err := codec.CheckVersion("the export", uint32(b[head-1]), exportVersion); err != nil {
-		return nil, err
-	}
-	body, end := b[:len(b)-tail], b[len(b)-tail:]
-	sum := crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli))
-	if string(end[4:]) != exportEnd || binary.BigEndian.Uint32(end) != sum {
-		return nil, errors.New("the export is damaged or cut short: take another one")
-	}
-	return body[head:], nil
 }
 
 func randomName(bytes int) string {

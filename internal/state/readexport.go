@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/home"
 )
 
 // ReadExport returns what an Export holds, without a store. Any input is safe.
 func ReadExport(from io.Reader) (View, error) {
-	body, err := readExport(from)
+	body, err := home.ReadExport(from)
 	if err != nil {
 		return View{}, err
 	}

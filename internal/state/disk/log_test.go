@@ -313,6 +313,9 @@ func TestLogGoesOnBehindASnapshot(t *testing.T) {
 			t.Errorf("entry %d was taken after 100 and a snapshot of 150", wrong)
 		}
 	}
+	if _, err := d.Snapshots.Create(1, 149, 1, raft.Configuration{}, 1, nil); err == nil {
+		t.Error("a late snapshot was taken")
+	}
 	for i := uint64(151); i <= 200; i++ {
 		if err := append1(i); err != nil {
 			t.Fatal(err)

@@ -184,10 +184,17 @@ func (r *snapReader) verify() error {
 
 func (r *snapReader) Close() error { return r.f.Close() }
 
-// Create implements raft.SnapshotStore.
+// Create implements raft.SnapshotStore. A snapshot older than the newest one is refused: it is a
+// leader's that comes late, the log behind it may be gone, and Raft would go back to it.
 func (s *Snapshots) Create(version raft.SnapshotVersion, index, term uint64,
 	conf raft.Configuration, confIndex uint64, _ raft.Transport,
 ) (raft.SnapshotSink, error) {
+	s.mu.Lock()
+	newest := s.newest()
+	s.mu.Unlock()
+	if index < newest {
+		return nil, fmt.Errorf("a snapshot of entry %d comes after one of %d", index, newest)
+	}
 	m := &raft.SnapshotMeta{
 		Version: version, ID: fmt.Sprintf("%020d-%020d", index, term), Index: index, Term: term,
 		Configuration: conf, ConfigurationIndex: confIndex,
