@@ -8,6 +8,7 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/apiserver"
 	"github.com/podman-swarm/podman-swarm/internal/netd/helper"
 	"github.com/podman-swarm/podman-swarm/internal/node"
+	"github.com/podman-swarm/podman-swarm/internal/node/playdead"
 	"github.com/podman-swarm/podman-swarm/internal/version"
 )
 
@@ -21,7 +22,7 @@ func root() *cobra.Command {
 			HiddenDefaultCmd: true,
 		},
 	}
-	c.AddCommand(agent(), reset(), restore(), versionCommand(), openapi(), netd())
+	c.AddCommand(agent(), reset(), restore(), versionCommand(), openapi(), netd(), playDead())
 	return c
 }
 
@@ -171,5 +172,16 @@ func netd() *cobra.Command {
 		Hidden:             true,
 		DisableFlagParsing: true,
 		RunE:               func(c *cobra.Command, args []string) error { return helper.Main(c.Context(), args) },
+	}
+}
+
+// playDead is what an agent becomes during a drill, under its own PID.
+func playDead() *cobra.Command {
+	return &cobra.Command{
+		Use:                playdead.Command,
+		Short:              "A node that plays dead (started by psctl swarm drill)",
+		Hidden:             true,
+		DisableFlagParsing: true,
+		RunE:               func(c *cobra.Command, args []string) error { return playdead.Main(c.Context(), args) },
 	}
 }

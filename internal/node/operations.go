@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/podman-swarm/podman-swarm/internal/node/operate"
+	"github.com/podman-swarm/podman-swarm/internal/node/playdead"
 	"github.com/podman-swarm/podman-swarm/internal/swarm"
 	"github.com/podman-swarm/podman-swarm/internal/version"
 )
@@ -30,6 +32,23 @@ func (o *operations) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // farewellTime lets the answer to a leave get through before the agent ends.
 const farewellTime = 300 * time.Millisecond
 
+// playDead has this process become another one after delay, and a new agent after pause.
+func (h *host) playDead(delay, pause time.Duration, failed func(error)) error {
+	program, err := os.Executable()
+	if err == nil {
+		err = playdead.Prepare()
+	}
+	if err != nil {
+		return err
+	}
+	death := playdead.Death{
+		Pause: pause, DataDir: h.cfg.DataDir, RunDir: h.runDir, Socket: h.cfg.PodmanSocket, Hollow: h.cfg.hollow(),
+		Program: program, Args: os.Args,
+	}
+	time.AfterFunc(delay, func() { failed(death.Begin()) })
+	return nil
+}
+
 // operate fills the handler in and runs what belongs to it until ctx ends. stop ends the agent.
 func (c *cluster) operate(ctx context.Context, loopback *rest.Config, stop context.CancelFunc) error {
 	client, err := kubernetes.NewForConfig(loopback)
@@ -45,6 +64,7 @@ func (c *cluster) operate(ctx context.Context, loopback *rest.Config, stop conte
 			time.AfterFunc(farewellTime, stop)
 			return err
 		},
+		PlayDead: c.host.playDead,
 	})
 	handler := swarm.Handler(backend)
 	c.ops.handler.Store(&handler)

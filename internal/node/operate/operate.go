@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/hex"
 	"log/slog"
+	"time"
 
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/podman-swarm/podman-swarm/internal/join"
+	"github.com/podman-swarm/podman-swarm/internal/node/drill"
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
 	"github.com/podman-swarm/podman-swarm/internal/pki"
 	"github.com/podman-swarm/podman-swarm/internal/state"
@@ -33,21 +35,33 @@ type Config struct {
 	Release string
 	// Left is called when this node has left the swarm: its agent is to end.
 	Left func() error
-	Log  *slog.Logger
+	// PlayDead has this node's agent die after delay, for a drill, and start again after pause. It returns
+	// at once; failed is called when the agent could not die.
+	PlayDead func(delay, pause time.Duration, failed func(error)) error
+	Log      *slog.Logger
 }
 
 // New returns the backend of /swarm/v1 and what must run beside it, and has this node answer other
 // nodes' questions.
 func New(cfg Config) (b swarm.Backend, run func(context.Context) error) {
 	kept := &backups{Config: cfg}
-	cfg.Peers.AnswerQuestions(peers.Answers{
-		"words":   func(context.Context, string) (any, error) { return words(cfg), nil },
-		"backups": func(context.Context, string) (any, error) { return kept.own() },
+	rehearsed := drill.New(drill.Config{
+		Node: cfg.Node, Freeze: cfg.Freeze, Store: cfg.Store, Peers: cfg.Peers, Client: cfg.Client,
+		Members: reader{cfg}.Members, PlayDead: cfg.PlayDead, Log: cfg.Log,
 	})
-	return swarm.Backend{
+	cfg.Peers.AnswerQuestions(peers.Answers{
+		"words":        func(context.Context, string) (any, error) { return words(cfg), nil },
+		"backups":      func(context.Context, string) (any, error) { return kept.own() },
+		drill.Question: rehearsed.Obey,
+	})
+	b = swarm.Backend{
 		Reader: reader{cfg}, Tokens: tokens{cfg}, Conflicts: conflicts{cfg.Store}, Nodes: nodes{cfg}, Keys: keys{cfg},
-		Backups: kept, Files: kept,
-	}, kept.Run
+		Backups: kept, Files: kept, Drills: rehearsed,
+	}
+	return b, func(ctx context.Context) error {
+		defer rehearsed.End()
+		return kept.Run(ctx)
+	}
 }
 
 func words(cfg Config) peers.Words {
