@@ -94,22 +94,34 @@ func dirs(root string) int {
 	return n
 }
 
-// veths counts the host ends of pod cables, in the namespace the network helper lives in.
+// veths counts the host ends of pod cables, in the namespace where the network helper has a thread that
+// makes them: the host's, or when rootless one that its other threads are not in.
 func veths(t *testing.T) int {
 	t.Helper()
 	helpers := machine.Pids(helperProcess)
 	if len(helpers) == 0 {
 		t.Fatal("no network helper runs")
 	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/dev", helpers[0]))
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", helpers[0]))
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := 0
-	for line := range strings.Lines(string(b)) {
-		if name := strings.TrimSpace(strings.SplitN(line, ":", 2)[0]); strings.HasPrefix(name, "psw") && name != "psw0" {
-			n++
+	seen, n := map[string]bool{}, 0
+	for _, task := range tasks {
+		ns, err := os.Readlink(filepath.Join(task, "ns/net"))
+		b, readErr := os.ReadFile(filepath.Join(task, "net/dev"))
+		if err != nil || readErr != nil || seen[ns] { // a thread that has just ended
+			continue
 		}
+		seen[ns] = true
+		for line := range strings.Lines(string(b)) {
+			if name := strings.TrimSpace(strings.SplitN(line, ":", 2)[0]); strings.HasPrefix(name, "psw") && name != "psw0" {
+				n++
+			}
+		}
+	}
+	if len(seen) == 0 {
+		t.Fatalf("the network helper, process %d, has gone", helpers[0])
 	}
 	return n
 }
