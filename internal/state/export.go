@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"math/rand/v2"
 
 	"github.com/hashicorp/raft"
@@ -68,6 +69,19 @@ func Import(ctx context.Context, cfg Config, from io.Reader) (err error) {
 		return err
 	}
 	return st.Close()
+}
+
+// ReadExport returns what an Export holds, without a store. Any input is safe.
+func ReadExport(from io.Reader) (View, error) {
+	body, err := home.ReadExport(from)
+	if err != nil {
+		return View{}, err
+	}
+	m := newMachine(Config{Log: slog.New(slog.DiscardHandler)}.withDefaults(), "")
+	if err := m.Restore(io.NopCloser(bytes.NewReader(body))); err != nil {
+		return View{}, fmt.Errorf("read exported state: %w", err)
+	}
+	return m.View(), nil
 }
 
 func randomName(bytes int) string {

@@ -15,7 +15,7 @@ import (
 
 // forward has the leader make the write, and waits until it is applied here too.
 func (s *Store) forward(ctx context.Context, in *engine.Engine, leader string, w Write) (Result, error) {
-	a, err := s.call(ctx, leader, call.Request{Kind: call.Write, Lineage: in.Lineage(), Body: encodeWrite(w)})
+	a, err := s.ask(ctx, in, leader, call.Request{Kind: call.Write, Lineage: in.Lineage(), Body: encodeWrite(w)})
 	if err != nil {
 		return Result{}, err
 	}
@@ -37,11 +37,36 @@ func (s *Store) forward(ctx context.Context, in *engine.Engine, leader string, w
 
 // forwardBarrier has the leader vouch for a revision.
 func (s *Store) forwardBarrier(ctx context.Context, in *engine.Engine, leader string) (uint64, error) {
-	a, err := s.call(ctx, leader, call.Request{Kind: call.Barrier, Lineage: in.Lineage()})
+	a, err := s.ask(ctx, in, leader, call.Request{Kind: call.Barrier, Lineage: in.Lineage()})
 	if err != nil && ctx.Err() == nil && !errors.Is(err, call.ErrMalformed) {
 		return 0, errRetry // asking again harms nobody
 	}
 	return a.Revision, err
+}
+
+// ask asks the leader as long as it is that. One that lost power does not answer, and the network
+// takes seconds to say so, in which another has long been elected.
+func (s *Store) ask(ctx context.Context, in *engine.Engine, leader string, q call.Request) (call.Answer, error) {
+	asked, end := context.WithCancel(ctx)
+	defer end()
+	go func() {
+		for {
+			changed := in.Change()
+			if now, ok := s.leader(in); ok && now != leader || in.Leads() {
+				end()
+			}
+			select {
+			case <-changed:
+			case <-asked.Done():
+				return
+			}
+		}
+	}()
+	a, err := s.call(asked, leader, q)
+	if err != nil && asked.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w: the replica at %s leads no more, the write may have happened", ErrNoLeader, leader)
+	}
+	return a, err
 }
 
 // call asks a peer and turns what went wrong there into errors.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 )
 
 // conflicts is how many overwritten values the journal has.
@@ -79,6 +81,9 @@ func TestPartition(t *testing.T) {
 			c.equal()
 			if n := c.conflicts(0); n != 1 {
 				t.Errorf("%d conflicts in the journal, want 1", n)
+				for conflict, err := range machine.Conflicts(c.nodes[name(0)].get().View()) {
+					t.Errorf("%+v, %v", conflict, err)
+				}
 			}
 		})
 	}

@@ -71,7 +71,8 @@ func (s *Store) fork(in *engine.Engine) (*engine.Engine, error) {
 }
 
 // ahead asks the other survivors of the lineage and reports whether this replica is to take over.
-// Who does not answer does not count: should it take over too, the two are merged.
+// Who does not answer does not count: should it take over too, the two are merged. Who says that it
+// follows another lineage has taken over a moment ago, which gossip is about to tell.
 func (s *Store) ahead(in *engine.Engine, peers []Peer) (bool, error) {
 	term, index, err := in.Stores.Last()
 	if err != nil {
@@ -82,20 +83,24 @@ func (s *Store) ahead(in *engine.Engine, peers []Peer) (bool, error) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	var others []lineage.Position
+	moved := false
 	for _, p := range slices.Clone(peers) {
 		if p.Name == s.cfg.NodeID || p.Standing.Lineage != in.Lineage() {
 			continue
 		}
 		wg.Go(func() {
-			if r, err := s.reach(ctx, p.Addr, in.Lineage()); err == nil && r.Eligible {
-				mu.Lock()
-				defer mu.Unlock()
+			r, err := s.reach(ctx, p.Addr, in.Lineage())
+			mu.Lock()
+			defer mu.Unlock()
+			moved = moved || errors.Is(err, errRetry)
+			if err == nil && r.Eligible {
 				others = append(others, lineage.Position{Name: p.Name, Term: r.Term, Index: r.Index})
 			}
 		})
 	}
 	wg.Wait()
-	return lineage.Ahead(lineage.Position{Name: s.cfg.NodeID, Term: term, Index: index}, others), s.ctx.Err()
+	self := lineage.Position{Name: s.cfg.NodeID, Term: term, Index: index}
+	return !moved && lineage.Ahead(self, others), s.ctx.Err()
 }
 
 // reach asks a peer how far its log reaches.
