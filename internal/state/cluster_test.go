@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/raft"
 
+	"github.com/podman-swarm/podman-swarm/internal/state/lab"
 	"github.com/podman-swarm/podman-swarm/internal/state/statetest"
 )
 
@@ -83,7 +84,7 @@ func (c *cluster) start(i int) *Store {
 	}), c}
 	s, err := tryOpen(c.t, Config{
 		Dir: c.dirs[i], NodeID: name(i), Addr: statetest.Addr(name(i)), Network: node, Membership: node,
-		Join: c.lineage, tune: c.tune, segment: c.segment,
+		Join: c.lineage, tune: c.tune, Lab: lab.Lab{Segment: c.segment},
 	})
 	if err != nil {
 		c.t.Fatal(err)

@@ -13,12 +13,13 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/podman-swarm/podman-swarm/internal/state/disk"
+	"github.com/podman-swarm/podman-swarm/internal/state/lab"
 )
 
 // Damage to any file of a real store: an error that names a file and the way back, or nothing is
 // lost. Package disk tries every kind of place; this proves that Open passes it on.
 func TestDamagedStoreDoesNotOpen(t *testing.T) {
-	cfg := Config{Dir: t.TempDir(), segment: 8 << 10, tune: func(c *raft.Config) {
+	cfg := Config{Dir: t.TempDir(), Lab: lab.Lab{Segment: 8 << 10}, tune: func(c *raft.Config) {
 		c.SnapshotThreshold, c.TrailingLogs, c.SnapshotInterval = 20, 10, 5*time.Millisecond
 	}}
 	s := open(t, cfg)

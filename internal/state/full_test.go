@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/lab"
 )
 
 // smallDisk mounts a file system of 32 MB.
@@ -93,7 +95,7 @@ func TestNearlyFullDisk(t *testing.T) {
 // lost, and the store comes back without a restart.
 func TestFullDisk(t *testing.T) {
 	disk := smallDisk(t)
-	cfg := Config{Dir: filepath.Join(disk, "state"), segment: 256 << 10}
+	cfg := Config{Dir: filepath.Join(disk, "state"), Lab: lab.Lab{Segment: 256 << 10}}
 	s := open(t, cfg)
 	want := map[string]string{}
 	for round := range 3 {

@@ -257,8 +257,8 @@ func (s *Store) show(in *engine.Engine) {
 
 // at tells tests where this replica is.
 func (s *Store) at(step string) {
-	if s.cfg.step != nil {
-		s.cfg.step(step)
+	if s.cfg.Lab.Step != nil {
+		s.cfg.Lab.Step(step)
 	}
 }
 

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/lab"
 )
 
 // childEnv makes the test binary a writer on the directory it names.
@@ -20,7 +22,7 @@ const childEnv = "PSW_STATE_CHILD"
 
 func killConfig(dir string) Config {
 	return Config{
-		Dir: dir, NodeID: "n1", Log: quiet(), MinFree: 1, segment: 64 << 10,
+		Dir: dir, NodeID: "n1", Log: quiet(), MinFree: 1, Lab: lab.Lab{Segment: 64 << 10},
 		tune: func(c *raft.Config) {
 			c.SnapshotThreshold, c.TrailingLogs, c.SnapshotInterval = 100, 50, 5*time.Millisecond
 		},

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/raft"
 
+	"github.com/podman-swarm/podman-swarm/internal/state/lab"
 	"github.com/podman-swarm/podman-swarm/internal/state/statetest"
 )
 
@@ -109,7 +110,7 @@ func (c *sim) tryStart(i int, join string) (*Store, error) {
 	})
 	cfg := Config{
 		Dir: n.dir, NodeID: n.name, Addr: statetest.Addr(n.name), Network: node, Membership: node, Join: join,
-		Log: c.log.With("node", n.name), MinFree: 1, tune: c.tune, segment: 16 << 10, step: c.step[n.name], Freeze: c.freeze,
+		Log: c.log.With("node", n.name), MinFree: 1, tune: c.tune, Lab: lab.Lab{Segment: 16 << 10, Step: c.step[n.name]}, Freeze: c.freeze,
 	}
 	s, err := Open(c.t.Context(), cfg)
 	if err != nil {

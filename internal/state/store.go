@@ -46,9 +46,7 @@ type Config struct {
 	// Lab is for simulations of whole clusters.
 	Lab lab.Lab
 
-	tune    func(*raft.Config) // tests: snapshots every few entries
-	segment int64              // tests: small log files
-	step    func(string)       // tests: what lies on disk at this moment
+	tune func(*raft.Config) // tests: snapshots every few entries
 }
 
 const (
@@ -70,12 +68,6 @@ func (c Config) withDefaults() Config {
 	if c.MinFree == 0 {
 		c.MinFree = defaultMinFree
 	}
-	if c.Lab.Segment != 0 {
-		c.segment = c.Lab.Segment
-	}
-	if c.Lab.Step != nil {
-		c.step = c.Lab.Step
-	}
 	if c.tune == nil {
 		c.tune = c.Lab.Tune
 	}
@@ -84,7 +76,7 @@ func (c Config) withDefaults() Config {
 
 // take takes the directory.
 func (c Config) take() (*home.Home, error) {
-	return home.Take(disk.Config{Dir: c.Dir, Log: c.Log, Segment: c.segment, Probe: c.Lab.Disk})
+	return home.Take(disk.Config{Dir: c.Dir, Log: c.Log, Segment: c.Lab.Segment, Probe: c.Lab.Disk})
 }
 
 // Store is one replica of the state. All methods are safe for concurrent use.

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 	"go.uber.org/goleak"
 
+	"github.com/podman-swarm/podman-swarm/internal/state/lab"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 )
 
@@ -138,7 +139,7 @@ func TestRefusedWrites(t *testing.T) {
 
 // Everything survives a restart, also when snapshots were taken and the log was cut meanwhile.
 func TestReopen(t *testing.T) {
-	cfg := Config{Dir: t.TempDir(), segment: 16 << 10, tune: func(c *raft.Config) {
+	cfg := Config{Dir: t.TempDir(), Lab: lab.Lab{Segment: 16 << 10}, tune: func(c *raft.Config) {
 		c.SnapshotThreshold, c.TrailingLogs, c.SnapshotInterval = 20, 10, 5*time.Millisecond
 	}}
 	want := map[string]string{}
