@@ -15,7 +15,10 @@ import (
 )
 
 const (
-	clusterCA   = "podman-swarm" // the cluster CA's common name
+	clusterCA = "podman-swarm" // the cluster CA's common name
+	// serverName is a server's. It differs from the CA's: OpenSSL takes a certificate whose subject is
+	// its issuer's for one that signed itself, and believes none of these.
+	serverName  = "podman-swarm-server"
 	caLife      = 10 * 365 * 24 * time.Hour
 	servingLife = 90 * 24 * time.Hour
 	clientLife  = 365 * 24 * time.Hour
@@ -100,7 +103,7 @@ func newCA(key *ecdsa.PrivateKey, name string, now time.Time) (*ca, error) {
 // IP name, anything else a DNS name.
 func server(hosts []string) *x509.Certificate {
 	t := &x509.Certificate{
-		Subject:     pkix.Name{CommonName: "podman-swarm"},
+		Subject:     pkix.Name{CommonName: serverName},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	for _, h := range hosts {

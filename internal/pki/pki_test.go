@@ -371,3 +371,32 @@ func TestBegin(t *testing.T) {
 		t.Errorf("of a cluster that has begun: gossip keys %x", got)
 	}
 }
+
+// A certificate with its issuer's subject is self-signed to OpenSSL, and so to curl and Python.
+func TestNothingIssuedLooksSelfSigned(t *testing.T) {
+	a := mustOpen(t, t.TempDir(), time.Now())
+	serving, _, err := a.Serving("localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy, _, err := a.FrontProxy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Node("n1", "192.0.2.1"); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{serving, proxy, a.path(nodeCertName)} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		certs, err := parseCerts(file, data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Equal(certs[0].RawSubject, certs[0].RawIssuer) {
+			t.Errorf("%s: subject and issuer are both %s", file, certs[0].Subject)
+		}
+	}
+}
