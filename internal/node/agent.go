@@ -10,6 +10,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/podman-swarm/podman-swarm/internal/agent"
+	"github.com/podman-swarm/podman-swarm/internal/agent/fence"
 	"github.com/podman-swarm/podman-swarm/internal/version"
 )
 
@@ -19,6 +20,7 @@ type agentParts struct {
 	network network
 	machine machine
 	streams net.Listener
+	fence   *fence.Fence
 	// loopback is the API without the network, for system:masters.
 	loopback *rest.Config
 }
@@ -55,6 +57,7 @@ func runAgent(ctx context.Context, h *host, p agentParts) error {
 		Volumes:        p.machine.volumes,
 		Exits:          p.machine.exits,
 		Labels:         p.machine.labels(),
+		Fence:          p.fence,
 		PodSysctls:     p.network.Sysctls(),
 		Socket:         h.cfg.PodmanSocket,
 		Listener:       p.streams,

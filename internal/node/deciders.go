@@ -9,6 +9,7 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/apiserver"
 	"github.com/podman-swarm/podman-swarm/internal/control"
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
+	"github.com/podman-swarm/podman-swarm/internal/node/sight"
 	"github.com/podman-swarm/podman-swarm/internal/schedule"
 	"github.com/podman-swarm/podman-swarm/internal/tap"
 )
@@ -70,4 +71,11 @@ func (l liveness) Members() []control.Member {
 		out = append(out, control.Member{Name: m.Name, Alive: m.Alive(), Since: m.Since})
 	}
 	return out
+}
+
+// sight counts the nodes that this one sees.
+func (c *cluster) sight(api *apiserver.Server) *sight.Counter {
+	return sight.New(sight.Config{
+		Nodes: api.Informers().Core().V1().Nodes().Informer(), Members: c.peers.Members, Changed: c.peers.Changed, Status: c.store.Status,
+	})
 }

@@ -9,7 +9,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/podman-swarm/podman-swarm/internal/agent/fence"
 	"github.com/podman-swarm/podman-swarm/internal/apiserver"
+	"github.com/podman-swarm/podman-swarm/internal/node/lead"
 	"github.com/podman-swarm/podman-swarm/internal/node/logs"
 	"github.com/podman-swarm/podman-swarm/internal/node/memory"
 	"github.com/podman-swarm/podman-swarm/internal/node/pair"
@@ -89,9 +91,15 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	// Deciders, on one node at a time, and doers: clients of the API like any other.
 	informers := tap.NewSource(api.Informers(), serving.Done())
 	duty := deciders{c: c, api: api, informers: informers, log: log}
-	parts.Go(func() error { return whileLeading(running, c.store, duty.run) })
+	parts.Go(func() error { return lead.While(running, c.store, duty.run) })
 	parts.Go(func() error { return network.run(running) })
-	parts.Go(func() error { return runAgent(running, n, agentParts{c, network, machine, streams, api.Loopback()}) })
+	around := c.sight(api)
+	cutOff := fence.New(fence.Config{Sight: around.Sight, Seen: around.Seen, Now: time.Now})
+	parts.Go(func() error { return around.Run(running) })
+	parts.Go(func() error { return withoutCanceled(cutOff.Run(running)) })
+	parts.Go(func() error {
+		return runAgent(running, n, agentParts{c, network, machine, streams, cutOff, api.Loopback()})
+	})
 	parts.Go(func() error { return c.serveStreams(running, streams, network) })
 	parts.Go(func() error { return c.operate(running, api.Loopback(), stop) })
 	parts.Go(func() error { return n.keepKubeconfig(running, keys) })
