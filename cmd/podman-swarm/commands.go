@@ -33,9 +33,11 @@ func agent() *cobra.Command {
 		Use:   "agent",
 		Short: "Run a node in the foreground",
 		Long: "Run a node in the foreground. An empty data directory becomes a swarm of one node;\n" +
-			"its admin kubeconfig is DATA-DIR/admin.kubeconfig.",
-		Example: "  podman-swarm agent\n  podman-swarm agent --data-dir /srv/swarm --api-addr 127.0.0.1:6443",
-		Args:    cobra.NoArgs,
+			"its admin kubeconfig is DATA-DIR/admin.kubeconfig. With --join and --join-token it joins a swarm\n" +
+			"instead. Every flag can also be set in the environment, as PODMAN_SWARM_DATA_DIR for --data-dir.",
+		Example: "  podman-swarm agent\n  podman-swarm agent --data-dir /srv/swarm --api-addr 127.0.0.1:6443\n" +
+			"  PODMAN_SWARM_JOIN_TOKEN=pswt1... podman-swarm agent --join 10.0.0.1",
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := configuration(file, flags)
 			if err != nil {
@@ -83,8 +85,8 @@ func restore() *cobra.Command {
 		Use:   "restore BACKUP",
 		Short: "Begin a swarm again from a backup, in an empty data directory",
 		Long: "Fill an empty data directory from a backup file: its state and its keys. The swarm begins again\n" +
-			"with this node; start the agent, and let the other machines join anew. To bring the state of a\n" +
-			"swarm that runs back to a backup, use: psctl swarm backup restore",
+			"with this node: start the agent, remove the nodes of before (psctl node rm), and let their machines\n" +
+			"join anew. To bring the state of a swarm that runs back to a backup, use: psctl swarm backup restore",
 		Example: "  podman-swarm restore /mnt/backup/swarm-20261126T120000.000Z.tar.gz",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -108,7 +110,7 @@ func configFlags(c *cobra.Command, cfg *node.Config) {
 	f.StringVar(&cfg.AdvertiseAddr, "advertise-addr", "", "address others reach this node by (default: that of the default route)")
 	f.StringVar(&cfg.BindAddr, "bind-addr", "", "address and port for other nodes, TCP and UDP (default 0.0.0.0:7946)")
 	f.StringVar(&cfg.Join, "join", "", "a node of the swarm that an empty data directory joins, host or host:port")
-	f.StringVar(&cfg.JoinToken, "join-token", "", "what `podman-swarm token create` printed; needed with --join")
+	f.StringVar(&cfg.JoinToken, "join-token", "", "what podman-swarm token create printed; needed with --join")
 	f.StringVar(&cfg.EncryptionKey, "encryption-key", "", "file with the first gossip key of a new swarm, 32 bytes in base64 (default: a random one)")
 	f.StringVar(&cfg.TLSCert, "tls-cert", "", "certificate (PEM) the API shows for its names beside the swarm's own")
 	f.StringVar(&cfg.TLSKey, "tls-key", "", "its key (PEM)")

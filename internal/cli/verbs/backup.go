@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,7 +19,8 @@ import (
 func backup(h Host) *cobra.Command {
 	ids := named((*swarm.Client).Backups, func(b swarm.Backup) string { return b.ID })
 	return parent("backup", "Make, list, fetch and restore backups",
-		"Backups hold the whole state: every object, Secrets encrypted. Each is read back when it is written.",
+		"Backups hold the whole state and the swarm's keys: whoever has the file can read every Secret. Each is read back when it is\n"+
+			"written. Every node makes its own by the policy, in DATA-DIR/backups.",
 		h.createBackup(),
 		h.listing("list", "List the backups of all nodes", func(ctx context.Context, c *swarm.Client, p *show.Printer, _ []string) error {
 			b, err := c.Backups(ctx)
@@ -59,7 +61,7 @@ func (h Host) download() *cobra.Command {
 				return err
 			}
 			if file == "" {
-				file = args[0] + ".backup"
+				file = path.Base(args[0]) // an ID is NODE/FILE
 			}
 			n, err := fetch(ctx, c, args[0], file)
 			if err != nil {
@@ -68,15 +70,15 @@ func (h Host) download() *cobra.Command {
 			return h.say("backup %s saved as %s (%d bytes)", args[0], file, n)
 		}),
 	}
-	cmd.Flags().StringVarP(&file, "file", "f", "", "Where to save it, - for standard output (default ID.backup).")
+	cmd.Flags().StringVarP(&file, "file", "f", "", "Where to save it, - for standard output (default: its own name, here).")
 	return cmd
 }
 
 // fetch saves a backup in a new file that only its owner reads, or leaves none.
-func fetch(ctx context.Context, c *swarm.Client, id, path string) (int64, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) //nolint:gosec // where the person said
+func fetch(ctx context.Context, c *swarm.Client, id, to string) (int64, error) {
+	f, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) //nolint:gosec // where the person said
 	if errors.Is(err, os.ErrExist) {
-		return 0, fmt.Errorf("%s exists already: remove it, or name another file with -f", path)
+		return 0, fmt.Errorf("%s exists already: remove it, or name another file with -f", to)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("save backup: %w", err)
@@ -86,7 +88,7 @@ func fetch(ctx context.Context, c *swarm.Client, id, path string) (int64, error)
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		return 0, errors.Join(err, os.Remove(path))
+		return 0, errors.Join(err, os.Remove(to))
 	}
 	return n, nil
 }
