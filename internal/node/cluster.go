@@ -7,13 +7,16 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os/exec"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/podman-swarm/podman-swarm/internal/join"
+	"github.com/podman-swarm/podman-swarm/internal/node/afar"
 	"github.com/podman-swarm/podman-swarm/internal/node/operate"
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
 	"github.com/podman-swarm/podman-swarm/internal/pki"
@@ -63,6 +66,7 @@ func openCluster(ctx context.Context, h *host, keys *pki.Authority) (*cluster, e
 	store, err := state.Open(ctx, state.Config{
 		Dir: h.dir.File("state"), NodeID: h.cfg.NodeName, Addr: h.cfg.wireAddr(), Log: h.log.With("part", "state"),
 		Network: c.peers.Network(), Membership: c.peers.Membership(), Join: h.me.is().Lineage, Freeze: h.cfg.OnQuorumLoss == freeze,
+		Withhold: afar.Judged,
 	})
 	if err != nil {
 		return nil, errors.Join(err, c.peers.Close())
@@ -91,9 +95,31 @@ func (c *cluster) run(ctx context.Context) error {
 	})
 	parts.Go(func() error { return c.register(ctx) })
 	parts.Go(func() error { return c.remember(ctx) })
+	parts.Go(func() error { return c.stopping(ctx) })
 	parts.Go(func() error { return c.heed(ctx) })
 	parts.Go(func() error { return operate.Removals{Store: c.store, Peers: c.peers, Log: c.log}.Run(ctx) })
 	return parts.Wait()
+}
+
+// stopping tells the others that this node will be back, unless the whole machine goes down.
+func (c *cluster) stopping(ctx context.Context) error {
+	<-ctx.Done()
+	if !machineStops() {
+		c.peers.Stopping()
+	}
+	return nil
+}
+
+// machineStops asks systemd, where there is one.
+func machineStops() bool {
+	if !exists("/run/systemd/system") {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second) //nolint:forbidigo // what it is asked for has just ended
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "systemctl", "is-system-running").Output()
+	// Its exit code says running or not; "stopping" is one of the words for not.
+	return strings.TrimSpace(string(out)) == "stopping" && err != nil
 }
 
 // waiting is how often a node that cannot start yet says what for.

@@ -3,11 +3,13 @@ package node
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/podman-swarm/podman-swarm/internal/apiserver"
 	"github.com/podman-swarm/podman-swarm/internal/control"
+	"github.com/podman-swarm/podman-swarm/internal/gossip"
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
 	"github.com/podman-swarm/podman-swarm/internal/node/sight"
 	"github.com/podman-swarm/podman-swarm/internal/schedule"
@@ -61,6 +63,9 @@ func (d deciders) control(ctx context.Context) error {
 	return nil
 }
 
+// restartTime is how long an agent that ended on purpose may be away before its pods are replaced.
+const restartTime = 15 * time.Second
+
 // liveness tells the controllers who is alive.
 type liveness struct{ *peers.Peers }
 
@@ -68,7 +73,11 @@ type liveness struct{ *peers.Peers }
 func (l liveness) Members() []control.Member {
 	var out []control.Member
 	for _, m := range l.Peers.Members() {
-		out = append(out, control.Member{Name: m.Name, Alive: m.Alive(), Since: m.Since})
+		member := control.Member{Name: m.Name, Alive: m.Alive(), Since: m.Since}
+		if m.Meta.Stopping && m.State == gossip.Dead {
+			member.Back = m.Since.Add(restartTime)
+		}
+		out = append(out, member)
 	}
 	return out
 }

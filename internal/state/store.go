@@ -40,7 +40,10 @@ type Config struct {
 	Join string
 	// Freeze keeps the survivors of a lost majority from going on without it.
 	Freeze bool
-	Retain Retention
+	// Withhold tells entries that are not handed over when this replica's lineage ends in another: what
+	// this side wrote only because it could not see the other one. Nil: everything is.
+	Withhold func(key string, value []byte) bool
+	Retain   Retention
 	// MinFree is how many bytes the disk must have left for writes to be accepted.
 	MinFree uint64
 	// Lab is for simulations of whole clusters.

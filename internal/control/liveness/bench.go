@@ -23,6 +23,9 @@ type Member struct {
 	Name  string
 	Alive bool
 	Since time.Time // when it became so
+	// Back is until when a silent member counts as alive all the same: it stopped on purpose and said
+	// that it would be back. Zero: it said nothing.
+	Back time.Time
 }
 
 // Bench gives verdicts on nodes.
@@ -85,7 +88,13 @@ func (b *Bench) Verdict(node *corev1.Node) (Verdict, error) {
 func (b *Bench) sight(name string, members map[string]Member, now time.Time) (s Sighting, doubt time.Time) {
 	if m, ok := members[name]; ok {
 		delete(b.absent, name)
-		return Sighting{Dead: !m.Alive, Since: m.Since}, time.Time{}
+		switch {
+		case m.Alive || m.Back.IsZero():
+			return Sighting{Dead: !m.Alive, Since: m.Since}, time.Time{}
+		case now.Before(m.Back):
+			return Sighting{}, m.Back
+		}
+		return Sighting{Dead: true, Since: m.Back}, time.Time{}
 	}
 	since, ok := b.absent[name]
 	if !ok {

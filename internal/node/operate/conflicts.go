@@ -27,12 +27,13 @@ func (c conflicts) List(ctx context.Context) ([]swarm.Conflict, error) {
 	if err := c.store.Barrier(ctx); err != nil {
 		return nil, unavailable(err)
 	}
-	out := []swarm.Conflict{}
-	for entry, err := range machine.Conflicts(c.store.View()) {
+	out, view := []swarm.Conflict{}, c.store.View()
+	for entry, err := range machine.Conflicts(view) {
 		if err != nil {
 			return nil, err
 		}
 		shown := describe(entry)
+		shown.Undone = undone(view, entry.ID)
 		shown.Kept.Value, shown.Overwritten.Value = nil, nil
 		out = append(out, shown)
 	}
@@ -44,14 +45,17 @@ func (c conflicts) Get(ctx context.Context, id string) (swarm.Conflict, error) {
 	if err := c.store.Barrier(ctx); err != nil {
 		return swarm.Conflict{}, unavailable(err)
 	}
-	entry, err := machine.GetConflict(c.store.View(), id)
+	view := c.store.View()
+	entry, err := machine.GetConflict(view, id)
 	if errors.Is(err, machine.ErrNoConflict) {
 		return swarm.Conflict{}, swarm.NotFound("the journal has no conflict %q: see psctl swarm conflicts list", id)
 	}
 	if err != nil {
 		return swarm.Conflict{}, err
 	}
-	return describe(entry), nil
+	shown := describe(entry)
+	shown.Undone = undone(view, id)
+	return shown, nil
 }
 
 // Undo implements swarm.Conflicts: it writes the overwritten value back as a new write. The value that
@@ -87,7 +91,30 @@ func (c conflicts) Undo(ctx context.Context, id string, req swarm.UndoRequest) e
 	if err != nil {
 		return unavailable(err)
 	}
-	return nil
+	return c.mark(ctx, id)
+}
+
+// undonePrefix is where it is kept which conflicts were undone, and when, as long as they are.
+const undonePrefix = "/swarm/undone/"
+
+func (c conflicts) mark(ctx context.Context, id string) error {
+	_, err := c.store.Apply(ctx, state.Write{
+		Key: undonePrefix + id, Value: []byte(time.Now().UTC().Format(time.RFC3339)), Expect: state.Any, TTL: int64(journal.Age / time.Second),
+	})
+	return unavailable(err)
+}
+
+// undone is when a conflict was undone; zero: it was not.
+func undone(view state.View, id string) time.Time {
+	e, ok := view.Get(undonePrefix + id)
+	if !ok {
+		return time.Time{}
+	}
+	at, err := time.Parse(time.RFC3339, string(e.Value))
+	if err != nil {
+		return time.Time{}
+	}
+	return at
 }
 
 // isKept tells whether the key still holds what the merge kept.
@@ -148,10 +175,15 @@ func decode(value []byte) runtime.Object {
 	return obj
 }
 
+// renamed are the resources whose keys begin with something else, upstream's oldest.
+func renamed() *strings.Replacer {
+	return strings.NewReplacer("/minions/", "/nodes/", "/services/specs/", "/services/", "/services/endpoints/", "/endpoints/")
+}
+
 // fromKey reads what a key tells: /RESOURCE/... or, for custom resources, /GROUP/RESOURCE/..., then
 // [NAMESPACE/]NAME.
 func fromKey(key string) (resource, namespace, name string) {
-	parts := strings.Split(strings.TrimPrefix(key, "/"), "/")
+	parts := strings.Split(strings.TrimPrefix(renamed().Replace(key), "/"), "/")
 	if len(parts) < 2 || strings.HasPrefix(key, ownKeys) {
 		return "", "", ""
 	}

@@ -37,8 +37,11 @@ func (r reader) Status(ctx context.Context) (swarm.Status, error) {
 			}
 		}
 	}
-	for range machine.Conflicts(r.Store.View()) {
-		out.Conflicts++
+	view := r.Store.View()
+	for c, err := range machine.Conflicts(view) {
+		if err == nil && undone(view, c.ID).IsZero() {
+			out.Conflicts++
+		}
 	}
 	return out, nil
 }

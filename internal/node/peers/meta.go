@@ -17,10 +17,13 @@ type Meta struct {
 	API string
 	// Release is the program's version.
 	Release string
+	// Stopping: its agent ends on purpose, to be started again; its containers run on.
+	Stopping bool
 }
 
 const (
-	metaVersion = 1
+	metaVersion  = 1
+	flagStopping = 1
 	// maxText bounds each text, so that the whole fits into gossip's 512 bytes.
 	maxText = 100
 )
@@ -30,7 +33,11 @@ var errBadMeta = errors.New("malformed words about a member")
 // Encode returns what DecodeMeta reads.
 func (m Meta) Encode() []byte {
 	b := []byte{metaVersion}
-	for _, part := range [][]byte{m.Standing.Encode(), clip(m.API), clip(m.Release)} {
+	flags := []byte{0}
+	if m.Stopping {
+		flags[0] = flagStopping
+	}
+	for _, part := range [][]byte{m.Standing.Encode(), clip(m.API), clip(m.Release), flags} {
 		b = binary.AppendUvarint(b, uint64(len(part)))
 		b = append(b, part...)
 	}
@@ -45,8 +52,11 @@ func DecodeMeta(b []byte) (Meta, error) {
 		return Meta{}, fmt.Errorf("%w: version", errBadMeta)
 	}
 	b = b[1:]
-	var parts [3][]byte
+	var parts [4][]byte
 	for i := range parts {
+		if i == 3 && len(b) == 0 {
+			break // an older release says no more
+		}
 		n, size := binary.Uvarint(b)
 		if size <= 0 || n > uint64(len(b)-size) {
 			return Meta{}, fmt.Errorf("%w: cut short", errBadMeta)
@@ -57,5 +67,8 @@ func DecodeMeta(b []byte) (Meta, error) {
 	if err != nil {
 		return Meta{}, fmt.Errorf("%w: %w", errBadMeta, err)
 	}
-	return Meta{Standing: standing, API: string(parts[1]), Release: string(parts[2])}, nil
+	return Meta{
+		Standing: standing, API: string(parts[1]), Release: string(parts[2]),
+		Stopping: len(parts[3]) > 0 && parts[3][0]&flagStopping != 0,
+	}, nil
 }

@@ -165,13 +165,18 @@ func (m membership) Peers() []state.Peer {
 
 func (m membership) Changed() <-chan struct{} { return m.all.Changed() }
 
-func (m membership) Tell(s state.Standing) {
-	p := m.all
+func (m membership) Tell(s state.Standing) { m.all.tell(func(mine *Meta) { mine.Standing = s }) }
+
+// Stopping tells the others that this agent ends on purpose and is about to be started again: its
+// pods run on meanwhile, and need no replacement.
+func (p *Peers) Stopping() { p.tell(func(mine *Meta) { mine.Stopping = true }) }
+
+func (p *Peers) tell(change func(mine *Meta)) {
 	p.mu.Lock()
-	p.mine.Standing = s
+	change(&p.mine)
 	words := p.mine.Encode()
 	p.mu.Unlock()
 	if err := p.Gossip.SetMeta(words); err != nil {
-		p.cfg.Log.Warn("spread own standing", "err", err)
+		p.cfg.Log.Debug("spread words about this node", "err", err)
 	}
 }

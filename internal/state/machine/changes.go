@@ -19,6 +19,8 @@ import (
 type Changes struct {
 	Lineage Lineage // of the history
 	Newest  Point   // the moment
+	// Withhold, if set, tells entries that are passed over; see the store's Config.
+	Withhold func(key string, value []byte) bool
 
 	since  uint64
 	live   *tree
@@ -44,7 +46,7 @@ func (c *Changes) Next(limit int) (chunk []byte, last bool) {
 	chunk = []byte{chunkVersion}
 	var one []byte
 	add := func(x change) bool {
-		if x.rev <= c.since {
+		if x.rev <= c.since || !x.deleted && c.Withhold != nil && c.Withhold(x.key, x.value) {
 			return true
 		}
 		one = x.append(one[:0])

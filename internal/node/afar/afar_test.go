@@ -1,0 +1,61 @@
+package afar
+
+import (
+	"bytes"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+	"k8s.io/client-go/kubernetes/scheme"
+)
+
+// stored is an object as the API server stores it.
+func stored(t *testing.T, obj runtime.Object) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	codec := scheme.Codecs.EncoderForVersion(protobuf.NewSerializer(scheme.Scheme, scheme.Scheme), corev1.SchemeGroupVersion)
+	if err := codec.Encode(obj, &b); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func TestJudged(t *testing.T) {
+	now := metav1.Now()
+	ready := func(s corev1.ConditionStatus) corev1.NodeStatus {
+		return corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: s}}}
+	}
+	disrupted := corev1.PodStatus{Conditions: []corev1.PodCondition{{
+		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "DeletionByTaintManager",
+	}}}
+	for name, c := range map[string]struct {
+		key  string
+		obj  runtime.Object
+		want bool
+	}{
+		"a node that answers":        {"/minions/n1", &corev1.Node{Status: ready(corev1.ConditionTrue)}, false},
+		"a node that says it is ill": {"/minions/n1", &corev1.Node{Status: ready(corev1.ConditionFalse)}, false},
+		"a node not seen":            {"/minions/n1", &corev1.Node{Status: ready(corev1.ConditionUnknown)}, true},
+		"a node still tainted": {"/minions/n1", &corev1.Node{
+			Spec:   corev1.NodeSpec{Taints: []corev1.Taint{{Key: corev1.TaintNodeUnreachable, Effect: corev1.TaintEffectNoExecute}}},
+			Status: ready(corev1.ConditionTrue),
+		}, true},
+		"a pod":               {"/pods/default/a", &corev1.Pod{}, false},
+		"a pod being deleted": {"/pods/default/a", &corev1.Pod{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &now}}, false},
+		"a pod evicted":       {"/pods/default/a", &corev1.Pod{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &now}, Status: disrupted}, true},
+		"another kind":        {"/configmaps/default/a", &corev1.ConfigMap{}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := Judged(c.key, stored(t, c.obj)); got != c.want {
+				t.Errorf("Judged = %v", got)
+			}
+		})
+	}
+	for _, junk := range []string{"", "k8s:enc:secretbox:v1:x", "k8s\x00\xff"} {
+		if Judged("/pods/default/a", []byte(junk)) {
+			t.Errorf("%q was taken for a judgement", junk)
+		}
+	}
+}
