@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/podman-swarm/podman-swarm/bench/measure"
 )
 
 const (
@@ -62,7 +64,7 @@ func (b *bench) requests(ctx context.Context) error {
 		if kind.name == "ConfigMap creates" {
 			budget = "write p99 10 ms on 3 nodes (next release)"
 		}
-		b.table.add(kind.name+", 8 clients", rate, "/s", budget, fmt.Sprintf("p50 %.1f ms, p99 %.1f ms", p50, p99))
+		b.table.Add(kind.name+", 8 clients", rate, "/s", budget, fmt.Sprintf("p50 %.1f ms, p99 %.1f ms", p50, p99))
 	}
 	for _, sweep := range []func() error{
 		func() error {
@@ -101,7 +103,7 @@ func load(ctx context.Context, call func(ctx context.Context, name string) error
 				start := time.Now()
 				e := call(ctx, fmt.Sprintf("bench-%d-%d", client, i))
 				mu.Lock()
-				took = append(took, ms(time.Since(start)))
+				took = append(took, measure.MS(time.Since(start)))
 				if e != nil {
 					err = e
 				}
@@ -110,7 +112,7 @@ func load(ctx context.Context, call func(ctx context.Context, name string) error
 		})
 	}
 	wg.Wait()
-	return float64(len(took)) / time.Since(begin).Seconds(), median(took), quantile(took, 0.99), err
+	return float64(len(took)) / time.Since(begin).Seconds(), measure.Median(took), measure.Quantile(took, 0.99), err
 }
 
 func service(name string) *corev1.Service {
@@ -175,7 +177,7 @@ func (b *bench) scheduling(ctx context.Context) error {
 		if err := watchPods(ctx, c, "app="+name, func(p *corev1.Pod) bool { return p.Spec.NodeName != "" }, 100); err != nil {
 			return err
 		}
-		took = append(took, ms(time.Since(begin)))
+		took = append(took, measure.MS(time.Since(begin)))
 		if err := c.AppsV1().Deployments(ns).Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
 			return err
 		}
@@ -183,7 +185,7 @@ func (b *bench) scheduling(ctx context.Context) error {
 			return err
 		}
 	}
-	b.table.add("100 replicas to all bound", median(took), "ms", "500 ms", "median of 3, on a node that only takes bindings")
+	b.table.Add("100 replicas to all bound", measure.Median(took), "ms", "500 ms", "median of 3, on a node that only takes bindings")
 	return nil
 }
 
@@ -219,7 +221,7 @@ func forceDelete(ctx context.Context, c kubernetes.Interface, selector string) e
 		if err != nil || len(list.Items) == 0 {
 			return err
 		}
-		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+		if err := measure.Sleep(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -239,15 +241,15 @@ func (b *bench) loaded(ctx context.Context) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	if err := sleep(ctx, b.idle); err != nil {
+	if err := measure.Sleep(ctx, b.idle); err != nil {
 		return err
 	}
 	total, _, err := nodeUse(b.swarm)
 	if err != nil {
 		return err
 	}
-	b.table.add("loaded memory, RSS", total.rss, "MB", "", "1,000 pods, 200 Deployments, 200 Services stored")
-	b.table.add("loaded memory, anonymous", total.anon, "MB", "", "Docker Swarm's manager after churn: 168/80")
+	b.table.Add("loaded memory, RSS", total.RSS, "MB", "", "1,000 pods, 200 Deployments, 200 Services stored")
+	b.table.Add("loaded memory, anonymous", total.Anon, "MB", "", "Docker Swarm's manager after churn: 168/80")
 	return nil
 }
 

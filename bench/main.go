@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/podman-swarm/podman-swarm/bench/measure"
 	"github.com/podman-swarm/podman-swarm/test/lab"
 )
 
@@ -55,7 +55,7 @@ type bench struct {
 
 	swarm *lab.Host // runs the agent
 	bare  *lab.Host // the same machine without it
-	table report
+	table measure.Report
 }
 
 func (b *bench) run(ctx context.Context) error {
@@ -72,7 +72,7 @@ func (b *bench) run(ctx context.Context) error {
 		}
 		defer h.Remove(context.WithoutCancel(ctx))
 	}
-	defer func() { b.table.print(os.Stdout) }()                  // also what was measured before a failure
+	defer func() { b.table.Print(os.Stdout) }()                  // also what was measured before a failure
 	if b.only != "" && b.only != "start" && b.only != "swarms" { // which need none, or start it
 		if err := b.swarm.StartAgent(ctx); err != nil {
 			return err
@@ -117,12 +117,7 @@ func (b *bench) save() error {
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(b.repo, path)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	data, err := json.MarshalIndent(b.table, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, append(data, '\n'), 0o644)
+	return b.table.Save(path)
 }
+
+func fields(s string) []string { return strings.Fields(s) }

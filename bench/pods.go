@@ -8,6 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/podman-swarm/podman-swarm/bench/measure"
 )
 
 const (
@@ -45,8 +47,8 @@ func (b *bench) pods(ctx context.Context) error {
 			if round == 0 { // warm: images mounted, caches filled
 				continue
 			}
-			wall[k.name] = append(wall[k.name], ms(w))
-			cpu[k.name] = append(cpu[k.name], ms(c)/podsPerRound)
+			wall[k.name] = append(wall[k.name], measure.MS(w))
+			cpu[k.name] = append(cpu[k.name], measure.MS(c)/podsPerRound)
 		}
 	}
 	for _, k := range kinds {
@@ -54,10 +56,10 @@ func (b *bench) pods(ctx context.Context) error {
 		if k.name == "API" {
 			budget = "2000 ms"
 		}
-		b.table.add("30 pods to Running, "+k.name, median(wall[k.name]), "ms", budget, fmt.Sprintf("median of %d, %.0f CPU-ms each", b.rounds, median(cpu[k.name])))
+		b.table.Add("30 pods to Running, "+k.name, measure.Median(wall[k.name]), "ms", budget, fmt.Sprintf("median of %d, %.0f CPU-ms each", b.rounds, measure.Median(cpu[k.name])))
 	}
-	b.table.add("CPU per pod, API", median(cpu["API"]), "ms", "80 ms", "everything on the host")
-	b.table.add("pods per second, share of the bare loop", 100*median(wall["bare loop"])/median(wall["API"]), "%", "80 % (goal 90)", "")
+	b.table.Add("CPU per pod, API", measure.Median(cpu["API"]), "ms", "80 ms", "everything on the host")
+	b.table.Add("pods per second, share of the bare loop", 100*measure.Median(wall["bare loop"])/measure.Median(wall["API"]), "%", "80 % (goal 90)", "")
 	return nil
 }
 
@@ -79,7 +81,7 @@ func (b *bench) podsByAPI(ctx context.Context, round int) (wall, cpu time.Durati
 		return 0, 0, err
 	}
 	wall = time.Since(begin)
-	if err := sleep(ctx, aftermath); err != nil {
+	if err := measure.Sleep(ctx, aftermath); err != nil {
 		return 0, 0, err
 	}
 	after, err := cpuTime(b.swarm)
@@ -94,7 +96,7 @@ func (b *bench) podsByAPI(ctx context.Context, round int) (wall, cpu time.Durati
 		if err != nil || len(list.Items) == 0 {
 			return wall, after - before, err
 		}
-		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+		if err := measure.Sleep(ctx, 100*time.Millisecond); err != nil {
 			return 0, 0, err
 		}
 	}
