@@ -28,6 +28,7 @@ type Info struct {
 	Release  string    `json:"release"`
 	Revision uint64    `json:"revision"`
 	Objects  int       `json:"objects"`
+	Reason   string    `json:"reason,omitempty"` // why it was made
 	// Sums are the SHA-256 of the parts, in hexadecimal, by name.
 	Sums map[string]string `json:"sums"`
 }

@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/backup"
+	"github.com/podman-swarm/podman-swarm/internal/join"
 	"github.com/podman-swarm/podman-swarm/internal/node/logs"
 	"github.com/podman-swarm/podman-swarm/internal/node/operate"
+	"github.com/podman-swarm/podman-swarm/internal/node/preflight"
 	"github.com/podman-swarm/podman-swarm/internal/pki"
 	"github.com/podman-swarm/podman-swarm/internal/state"
 )
@@ -75,7 +77,7 @@ func enlisted(ctx context.Context, cfg Config) (*host, *pki.Authority, error) {
 		return fail(fmt.Errorf("%s is the data directory of node %s already: start its agent, or run podman-swarm reset --yes first, or use another --data-dir",
 			h.cfg.DataDir, h.cfg.NodeName))
 	}
-	if err := portsFree(ctx, h.cfg); err != nil {
+	if err := preflight.PortsFree(ctx, h.cfg.APIAddr, h.cfg.BindAddr); err != nil {
 		return fail(err)
 	}
 	keys, err := h.enlist(ctx)
@@ -123,6 +125,28 @@ func (h *host) restore(ctx context.Context, c backup.Contents) error {
 	if err != nil {
 		return err
 	}
-	_, err = h.enlist(ctx)
-	return err
+	if _, err = h.enlist(ctx); err != nil {
+		return err
+	}
+	return h.forgetNodes(ctx)
+}
+
+// forgetNodes strikes out who belonged to the swarm that the backup is of: each machine joins anew,
+// with a key of its own, also under its old name.
+func (h *host) forgetNodes(ctx context.Context) error {
+	store, err := state.Open(ctx, state.Config{
+		Dir: h.dir.File("state"), NodeID: h.cfg.NodeName, Addr: h.cfg.wireAddr(), Log: h.log.With("part", "state"),
+	})
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, prefix := range []string{join.NodesPrefix, operate.RemovedPrefix} {
+		store.View().Ascend(prefix, prefix+"\xff", func(e *state.Entry) bool {
+			_, err := store.Apply(ctx, state.Write{Key: e.Key, Delete: true, Expect: state.Any})
+			errs = append(errs, err)
+			return true
+		})
+	}
+	return errors.Join(errors.Join(errs...), store.Close())
 }

@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os/exec"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +17,7 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/node/afar"
 	"github.com/podman-swarm/podman-swarm/internal/node/operate"
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
+	"github.com/podman-swarm/podman-swarm/internal/node/preflight"
 	"github.com/podman-swarm/podman-swarm/internal/pki"
 	"github.com/podman-swarm/podman-swarm/internal/state"
 	"github.com/podman-swarm/podman-swarm/internal/version"
@@ -104,22 +103,10 @@ func (c *cluster) run(ctx context.Context) error {
 // stopping tells the others that this node will be back, unless the whole machine goes down.
 func (c *cluster) stopping(ctx context.Context) error {
 	<-ctx.Done()
-	if !machineStops() {
+	if !preflight.MachineStops() {
 		c.peers.Stopping()
 	}
 	return nil
-}
-
-// machineStops asks systemd, where there is one.
-func machineStops() bool {
-	if !exists("/run/systemd/system") {
-		return false
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second) //nolint:forbidigo // what it is asked for has just ended
-	defer cancel()
-	out, err := exec.CommandContext(ctx, "systemctl", "is-system-running").Output()
-	// Its exit code says running or not; "stopping" is one of the words for not.
-	return strings.TrimSpace(string(out)) == "stopping" && err != nil
 }
 
 // waiting is how often a node that cannot start yet says what for.

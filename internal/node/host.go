@@ -15,6 +15,7 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/apiserver"
 	"github.com/podman-swarm/podman-swarm/internal/node/datadir"
 	"github.com/podman-swarm/podman-swarm/internal/node/pair"
+	"github.com/podman-swarm/podman-swarm/internal/node/preflight"
 	"github.com/podman-swarm/podman-swarm/internal/podman"
 	"github.com/podman-swarm/podman-swarm/internal/swarm"
 	"github.com/podman-swarm/podman-swarm/internal/version"
@@ -34,9 +35,9 @@ type host struct {
 
 // prepare checks the machine and takes possession of the data directory.
 func prepare(cfg Config, log *slog.Logger) (*host, error) {
-	completePath()
+	preflight.CompletePath()
 	if !cfg.hollow() {
-		if err := preflight(rootless()); err != nil {
+		if err := preflight.Programs(rootless()); err != nil {
 			return nil, err
 		}
 	}
@@ -47,7 +48,7 @@ func prepare(cfg Config, log *slog.Logger) (*host, error) {
 	if cfg.DataDir, err = filepath.EvalSymlinks(cfg.DataDir); err != nil {
 		return nil, errors.Join(fmt.Errorf("data directory: %w", err), dir.Close())
 	}
-	runDir, err := runtimeDir(cfg.DataDir, rootless())
+	runDir, err := preflight.RuntimeDir(cfg.DataDir, rootless())
 	if err != nil {
 		return nil, errors.Join(err, dir.Close())
 	}

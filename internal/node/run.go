@@ -15,6 +15,7 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/node/logs"
 	"github.com/podman-swarm/podman-swarm/internal/node/memory"
 	"github.com/podman-swarm/podman-swarm/internal/node/pair"
+	"github.com/podman-swarm/podman-swarm/internal/node/preflight"
 	"github.com/podman-swarm/podman-swarm/internal/tap"
 )
 
@@ -32,7 +33,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	defer n.dir.Close() //nolint:errcheck // the lock ends with the process
 
 	// What others may have taken or taken away, before anything is made.
-	if err := portsFree(ctx, cfg); err != nil {
+	if err := preflight.PortsFree(ctx, cfg.APIAddr, cfg.BindAddr); err != nil {
 		return err
 	}
 	machine, err := openMachine(ctx, n)

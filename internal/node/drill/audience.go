@@ -149,3 +149,24 @@ func (a *audience) replacedAt(ctx context.Context, sets map[types.UID]string, no
 		}
 	}
 }
+
+// settlePatience bounds the wait for a node that is back.
+const settlePatience = 30 * time.Second
+
+// settled waits until a node that is back has done away with the pods that are no longer its own.
+func (a *audience) settled(ctx context.Context, node string) {
+	ctx, cancel := context.WithTimeout(ctx, settlePatience)
+	defer cancel()
+	for {
+		changed := a.changed()
+		pods, err := a.pods.List(labels.Everything())
+		if err != nil || !slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return p.Spec.NodeName == node && p.DeletionTimestamp != nil }) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -34,7 +34,9 @@ type Config struct {
 	// PlayDead has this node's agent die after delay and start again after pause. It returns at once;
 	// failed is called when the agent could not die.
 	PlayDead func(delay, pause time.Duration, failed func(error)) error
-	Log      *slog.Logger
+	// Pause is how long a node plays dead; 0: 30 s.
+	Pause time.Duration
+	Log   *slog.Logger
 }
 
 // Drills rehearse the loss of a node: this node watches, another one plays dead.
@@ -45,7 +47,12 @@ type Drills struct {
 }
 
 // New does no I/O. End ends what is under way.
-func New(cfg Config) *Drills { return &Drills{Config: cfg, over: make(chan struct{})} }
+func New(cfg Config) *Drills {
+	if cfg.Pause <= 0 {
+		cfg.Pause = usualPause
+	}
+	return &Drills{Config: cfg, over: make(chan struct{})}
+}
 
 // End has the drills that this node watches end: it watches nothing any more.
 func (d *Drills) End() { close(d.over) }
@@ -68,7 +75,7 @@ const (
 	replacePatience = time.Minute
 	returnPatience  = 3 * time.Minute
 	// life is more than all of them: what a drill leaves in the state is gone after it in any case.
-	life        = Pause + returnPatience + 2*time.Minute
+	life        = usualPause + returnPatience + 2*time.Minute
 	returnPoll  = 200 * time.Millisecond
 	releaseTime = 10 * time.Second
 )
@@ -150,7 +157,7 @@ func (d *Drills) Drill(ctx context.Context, req swarm.DrillRequest, say swarm.Pr
 
 // stage gathers what a plan is made of.
 func (d *Drills) stage(ctx context.Context, a *audience) (stage, error) {
-	s := stage{self: d.Node, freeze: d.Freeze}
+	s := stage{self: d.Node, pause: d.Pause, freeze: d.Freeze}
 	var err error
 	if s.members, err = d.Members(ctx); err != nil {
 		return s, err
@@ -191,7 +198,7 @@ func (d *Drills) claim(ctx context.Context, node string) (release func(), err er
 // perform has the node play dead, watches, and puts back what does not come back by itself.
 func (d *Drills) perform(ctx context.Context, a *audience, p plan, say swarm.Progress) ([]swarm.Timing, error) {
 	node := p.node.Name
-	argument, err := json.Marshal(order{For: swarm.Duration(Pause)})
+	argument, err := json.Marshal(order{For: swarm.Duration(p.pause)})
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +207,7 @@ func (d *Drills) perform(ctx context.Context, a *audience, p plan, say swarm.Pro
 		return nil, swarm.Unavailable("node %s does not play dead: %v", node, err)
 	}
 	died := time.Now().Add(time.Duration(answer.In))
-	say("%s plays dead for %s", node, Pause)
+	say("%s plays dead for %s", node, p.pause)
 	var lost, replaced, back swarm.Timing
 	var returned error
 	var all sync.WaitGroup
@@ -215,8 +222,8 @@ func (d *Drills) perform(ctx context.Context, a *audience, p plan, say swarm.Pro
 		})
 	}
 	all.Go(func() {
-		start := died.Add(Pause)
-		back = timing(ctx, "return", start, returnBudget, Pause+returnPatience, say, func(ctx context.Context) (at time.Time, err error) {
+		start := died.Add(p.pause)
+		back = timing(ctx, "return", start, returnBudget, p.pause+returnPatience, say, func(ctx context.Context) (at time.Time, err error) {
 			at, returned = d.returnedAt(ctx, a, p.node, start)
 			return at, returned
 		})
@@ -225,6 +232,7 @@ func (d *Drills) perform(ctx context.Context, a *audience, p plan, say swarm.Pro
 	if returned != nil {
 		return nil, fmt.Errorf("node %s has not come back: %w: look at its log; if no agent runs there, start it", node, returned)
 	}
+	a.settled(ctx, node)
 	timings := []swarm.Timing{lost}
 	if len(p.replaced) > 0 {
 		timings = append(timings, replaced)

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// Pause is how long a node plays dead.
-	Pause = 30 * time.Second
+	// usualPause is how long a node plays dead.
+	usualPause = 30 * time.Second
 	// prompt is the longest toleration of a lost node with which a pod counts as replaced at once.
 	prompt = 5 * time.Second
 )
@@ -23,6 +23,7 @@ const (
 // stage is what a drill is planned on.
 type stage struct {
 	self    string
+	pause   time.Duration
 	freeze  bool
 	members []swarm.Member
 	nodes   []*corev1.Node
@@ -34,6 +35,7 @@ type stage struct {
 // plan is what a drill of a node is going to do.
 type plan struct {
 	node     swarm.Member
+	pause    time.Duration
 	takeover bool
 	replaced []*corev1.Pod // other nodes run them soon: what is timed
 	bare     []*corev1.Pod // nobody would make them again
@@ -95,7 +97,7 @@ func (s stage) planOf(name string) (plan, error) {
 	case s.members[i].State != swarm.StateAlive:
 		return plan{}, swarm.Refused("node %s is %s already: there is nothing to rehearse", name, s.members[i].State)
 	}
-	p := plan{node: s.members[i]}
+	p := plan{node: s.members[i], pause: s.pause}
 	var err error
 	if p.takeover, err = s.votes(name); err != nil {
 		return plan{}, err
@@ -188,7 +190,7 @@ func isReady(n *corev1.Node) bool {
 
 // sentences are the plan for people.
 func (p plan) sentences() []string {
-	out := []string{fmt.Sprintf("the agent of %s is killed without a good-bye and its pods with it, and it is started again %s later", p.node.Name, Pause)}
+	out := []string{fmt.Sprintf("the agent of %s is killed without a good-bye and its pods with it, and it is started again %s later", p.node.Name, p.pause)}
 	if p.node.Role == swarm.RoleLeader {
 		out = append(out, fmt.Sprintf("%s leads: another node takes the lead", p.node.Name))
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +25,9 @@ import (
 type backups struct {
 	Config
 	making sync.Mutex
+
+	looking sync.Mutex
+	seen    map[string]verified // by path
 }
 
 // policyKey is where the policy of the whole swarm is kept.
@@ -41,7 +45,11 @@ func (b *backups) own() ([]swarm.Backup, error) {
 	}
 	out := []swarm.Backup{}
 	for _, k := range kept {
-		out = append(out, swarm.Backup{ID: b.Node + "/" + k.Name, Node: b.Node, Path: k.Path, Created: k.Created, Size: k.Size})
+		one, err := b.describe(k)
+		if err != nil {
+			b.Log.Warn("a backup cannot be read", "err", err)
+		}
+		out = append(out, one)
 	}
 	return out, nil
 }
@@ -63,7 +71,7 @@ func (b *backups) Create(ctx context.Context, req swarm.BackupRequest, say swarm
 	say("writing state, keys and objects")
 	st := b.Store.Status()
 	path, err := backup.Create(ctx, b.Backups, backup.Source{
-		Info: backup.Info{Cluster: b.Keys.Cluster(), Lineage: st.Lineage.ID, Node: b.Node, Release: b.Release},
+		Info: backup.Info{Cluster: b.Keys.Cluster(), Lineage: st.Lineage.ID, Node: b.Node, Release: b.Release, Reason: req.Reason},
 		Snapshot: func(w io.Writer) (uint64, error) {
 			revision := b.Store.Revision()
 			return revision, b.Store.Export(w)
@@ -75,22 +83,36 @@ func (b *backups) Create(ctx context.Context, req swarm.BackupRequest, say swarm
 		return swarm.Backup{}, err
 	}
 	say("read back and compared: %s", path)
-	return b.describe(path, req.Reason)
+	k, err := b.find(filepath.Base(path))
+	if err != nil {
+		return swarm.Backup{}, err
+	}
+	return b.describe(k)
 }
 
-func (b *backups) describe(path, reason string) (swarm.Backup, error) {
-	info, err := backup.Verify(path)
-	if err != nil {
-		return swarm.Backup{}, err
+// describe says what a backup is. Reading it back whole is done once for each file.
+func (b *backups) describe(k backup.Kept) (swarm.Backup, error) {
+	out := swarm.Backup{ID: b.Node + "/" + k.Name, Node: b.Node, Path: k.Path, Created: k.Created, Size: k.Size}
+	b.looking.Lock()
+	defer b.looking.Unlock()
+	seen, ok := b.seen[k.Path]
+	if !ok || seen.size != k.Size {
+		info, err := backup.Verify(k.Path)
+		if err != nil {
+			return out, err
+		}
+		seen = verified{info: info, size: k.Size, at: time.Now().UTC()}
+		b.seen[k.Path] = seen
 	}
-	file, err := os.Stat(path)
-	if err != nil {
-		return swarm.Backup{}, err
-	}
-	return swarm.Backup{
-		ID: b.Node + "/" + file.Name(), Node: b.Node, Path: path, Created: info.Created, Revision: info.Revision,
-		Objects: info.Objects, Size: file.Size(), Release: info.Release, Reason: reason, Verified: time.Now().UTC(),
-	}, nil
+	out.Revision, out.Objects, out.Release, out.Reason, out.Verified = seen.info.Revision, seen.info.Objects, seen.info.Release, seen.info.Reason, seen.at
+	return out, nil
+}
+
+// verified is a backup that was read back whole.
+type verified struct {
+	info backup.Info
+	size int64
+	at   time.Time
 }
 
 // find returns a backup of this node.

@@ -44,7 +44,7 @@ type Config struct {
 // New returns the backend of /swarm/v1 and what must run beside it, and has this node answer other
 // nodes' questions.
 func New(cfg Config) (b swarm.Backend, run func(context.Context) error) {
-	kept := &backups{Config: cfg}
+	kept := &backups{Config: cfg, seen: map[string]verified{}}
 	rehearsed := drill.New(drill.Config{
 		Node: cfg.Node, Freeze: cfg.Freeze, Store: cfg.Store, Peers: cfg.Peers, Client: cfg.Client,
 		Members: reader{cfg}.Members, PlayDead: cfg.PlayDead, Log: cfg.Log,

@@ -13,8 +13,8 @@ import (
 // tokens admit newcomers.
 type tokens struct{ Config }
 
-// endless is the life of a token for which none was given.
-const endless = 365 * 24 * time.Hour
+// longest is the longest life of a token that has an end.
+const longest = 365 * 24 * time.Hour
 
 // List implements swarm.Tokens.
 func (t tokens) List(ctx context.Context) ([]swarm.Token, error) {
@@ -36,19 +36,20 @@ func (t tokens) List(ctx context.Context) ([]swarm.Token, error) {
 // Create implements swarm.Tokens.
 func (t tokens) Create(ctx context.Context, req swarm.TokenRequest) (swarm.NewToken, error) {
 	ttl := time.Duration(req.TTL)
-	if ttl == 0 {
-		ttl = endless
-	}
-	if ttl < time.Second || ttl > endless || req.Uses < 0 {
-		return swarm.NewToken{}, swarm.Invalid("a token lives 1s to %s, and is used 0 (no limit) or more times", endless)
+	if ttl != 0 && ttl < time.Second || ttl > longest || req.Uses < 0 {
+		return swarm.NewToken{}, swarm.Invalid("a token lives 1s to %s or, with 0, for ever, and is used 0 (no limit) or more times", longest)
 	}
 	created := time.Now().UTC()
 	token, err := t.Tokens.Create(ctx, ttl, req.Uses, req.Description)
 	if err != nil {
 		return swarm.NewToken{}, unavailable(err)
 	}
+	made := swarm.Token{ID: token.ID, Description: req.Description, Created: created, Uses: req.Uses}
+	if ttl > 0 {
+		made.Expires = created.Add(ttl)
+	}
 	return swarm.NewToken{
-		Token:  swarm.Token{ID: token.ID, Description: req.Description, Created: created, Expires: created.Add(ttl), Uses: req.Uses},
+		Token:  made,
 		Secret: token.String(), JoinCommand: JoinCommand(t.Addr, token.String()),
 	}, nil
 }

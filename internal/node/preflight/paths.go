@@ -1,4 +1,4 @@
-package node
+package preflight
 
 import (
 	"crypto/sha256"
@@ -8,10 +8,10 @@ import (
 	"path/filepath"
 )
 
-// runtimeDir is where the node keeps what a boot may lose: sockets, pinned namespaces, the mark that
+// RuntimeDir is where the node keeps what a boot may lose: sockets, pinned namespaces, the mark that
 // tells one boot from the next. It is below a directory that the system empties at boot, and its
 // name is short, since socket paths are limited to 107 bytes. Two nodes on one machine have two.
-func runtimeDir(dataDir string, rootless bool) (string, error) {
+func RuntimeDir(dataDir string, rootless bool) (string, error) {
 	base := "/run"
 	if rootless {
 		if base = os.Getenv("XDG_RUNTIME_DIR"); base == "" {

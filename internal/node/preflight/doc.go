@@ -1,0 +1,2 @@
+// Package preflight looks at the machine before anything is made: programs, ports, directories.
+package preflight
