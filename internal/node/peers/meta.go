@@ -54,9 +54,6 @@ func DecodeMeta(b []byte) (Meta, error) {
 	b = b[1:]
 	var parts [4][]byte
 	for i := range parts {
-		if i == 3 && len(b) == 0 {
-			break // an older release says no more
-		}
 		n, size := binary.Uvarint(b)
 		if size <= 0 || n > uint64(len(b)-size) {
 			return Meta{}, fmt.Errorf("%w: cut short", errBadMeta)
