@@ -15,6 +15,7 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/cli/show"
 	"github.com/podman-swarm/podman-swarm/internal/cli/verbs"
 	"github.com/podman-swarm/podman-swarm/internal/node"
+	"github.com/podman-swarm/podman-swarm/internal/node/datadir"
 	"github.com/podman-swarm/podman-swarm/internal/swarm"
 )
 
@@ -197,8 +198,8 @@ func (h swarmHost) leave() *cobra.Command {
 	var req swarm.LeaveRequest
 	c := &cobra.Command{
 		Use: "leave", Short: "Take this machine's node out of the swarm", Args: cobra.NoArgs,
-		Long: "Take this machine's node out of the swarm: its pods are replaced elsewhere, its Node object goes, its certificate is\n" +
-			"refused from then on, and its agent ends. Its data stays until `podman-swarm reset`.",
+		Long: "Take this machine's node out of the swarm: its pods end here and are replaced elsewhere, its Node object\n" +
+			"goes, and its agent ends. Its data stays until `podman-swarm reset`.",
 	}
 	c.Flags().BoolVar(&req.Force, "force", false, "although it is the last node, or the others cannot be told")
 	c.Flags().BoolVar(&person.Yes, "yes", false, "do not ask")
@@ -219,6 +220,11 @@ func (h swarmHost) leave() *cobra.Command {
 			return l.explain(err)
 		}
 		if err := h.systemd.remove(c.Context(), l.dir); err != nil {
+			return err
+		}
+		ended, cancel := context.WithTimeout(c.Context(), h.upTime)
+		defer cancel()
+		if err := datadir.AwaitFree(ended, l.dir); err != nil {
 			return err
 		}
 		_, err = fmt.Fprintf(h.streams.Out, "%s has left the swarm. To remove what is left of it here: podman-swarm reset --yes%s\n", s.Node, dirFlag(l.dir))

@@ -1,6 +1,7 @@
 package datadir
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -54,6 +55,30 @@ func Open(path string) (*Dir, error) {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return d, nil
+}
+
+// AwaitFree waits until no agent has the data directory.
+func AwaitFree(ctx context.Context, path string) error {
+	tick := time.NewTicker(dyingPoll)
+	defer tick.Stop()
+	for {
+		lock, err := os.Open(filepath.Join(path, "lock"))
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("data directory: %w", err)
+		}
+		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err := errors.Join(err, lock.Close()); err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("the agent of %s did not end: %w", path, ctx.Err())
+		}
+	}
 }
 
 // holderIsDying tells that the process named in a lock file was killed: it has no memory any more,

@@ -1,6 +1,7 @@
 package datadir
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,6 +70,28 @@ func TestDataDirOfKilledAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := <-opened; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAwaitFree(t *testing.T) {
+	dir := t.TempDir()
+	if err := AwaitFree(t.Context(), dir); err != nil {
+		t.Errorf("nobody was ever there: %v", err)
+	}
+	d, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 3*dyingPoll)
+	defer cancel()
+	if err := AwaitFree(short, dir); err == nil {
+		t.Error("in use, and said to be free")
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := AwaitFree(t.Context(), dir); err != nil {
 		t.Error(err)
 	}
 }
