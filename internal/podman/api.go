@@ -130,9 +130,11 @@ type AttachConfig struct {
 	Resize         <-chan Size
 }
 
-// Exit is the end of a container's first process, as conmon recorded it.
+// Exit is the end of a container's first process, as conmon recorded it. One without an ID says that
+// ends may have gone unheard: look at every container.
 type Exit struct {
-	ID   string
-	Code int32
-	At   time.Time
+	ID     string
+	Code   int32
+	At     time.Time
+	Unread bool // it ended, but the record was gone before it was read: ask Podman for code and time
 }

@@ -14,18 +14,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reopenEvery is how often a missing exits directory is looked for: Podman makes it with the first container after a
-// boot.
-const reopenEvery = 500 * time.Millisecond
+const (
+	// reopenEvery is how often a missing exits directory is looked for: Podman makes it when it first runs after a boot.
+	reopenEvery = 500 * time.Millisecond
+	// sayMissing is how many such looks go by from one word of it to the next.
+	sayMissing = 10
+)
 
 // WatchExits calls fn for every exit file that conmon writes to dir (Info.ExitsDir), within milliseconds of a
 // container's end, until ctx ends. Files that are there already are reported first. It is a hint: a file may come
-// twice, and none comes for a container that a power failure ended. dir may be absent, and may vanish and come back.
+// twice, and none comes for a container that a power failure ended. But nothing ends in silence: Podman removes the
+// file some 30 ms after the end, and where that was faster fn is told of an Exit that is Unread; when the watch begins,
+// or begins anew, when the kernel dropped events, and now and then while dir is absent, of one without an ID.
 func WatchExits(ctx context.Context, dir string, fn func(Exit)) error {
-	for ctx.Err() == nil {
+	for tries := 0; ctx.Err() == nil; tries++ {
 		err := watchDir(ctx, dir, fn)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+		switch {
+		case err == nil:
+			tries = -1 // say at once when it does not come back
+		case !errors.Is(err, os.ErrNotExist):
 			return fmt.Errorf("watch %s: %w", dir, err)
+		case tries%sayMissing == 0:
+			fn(Exit{})
 		}
 		select {
 		case <-ctx.Done():
@@ -69,6 +79,7 @@ func watchDir(ctx context.Context, dir string, fn func(Exit)) error {
 	}
 }
 
+// readExisting reports the files that are there, and that those of others may be gone already.
 func readExisting(dir string, fn func(Exit)) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -77,6 +88,7 @@ func readExisting(dir string, fn func(Exit)) error {
 	for _, e := range entries {
 		reportExit(dir, e.Name(), fn)
 	}
+	fn(Exit{})
 	return nil
 }
 
@@ -92,7 +104,9 @@ func handleEvents(buf []byte, dir string, fn func(Exit)) (gone bool) {
 		case mask&(unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_IGNORED) != 0:
 			gone = true
 		case mask&unix.IN_Q_OVERFLOW != 0:
-			_ = readExisting(dir, fn)
+			if readExisting(dir, fn) != nil {
+				fn(Exit{})
+			}
 		case name != "":
 			reportExit(dir, name, fn)
 		}
@@ -105,18 +119,18 @@ func reportExit(dir, name string, fn func(Exit)) {
 	if len(name) != 64 {
 		return
 	}
+	x := Exit{ID: name, At: time.Now()}
 	path := filepath.Join(dir, name)
 	b, err := os.ReadFile(path)
-	if err != nil {
-		return // the container is already removed
+	if err == nil {
+		var code int64
+		code, err = strconv.ParseInt(string(bytes.TrimSpace(b)), 10, 32)
+		x.Code = int32(code)
 	}
-	code, err := strconv.ParseInt(string(bytes.TrimSpace(b)), 10, 32)
-	if err != nil {
-		return // not yet written; the closing of the file comes next
-	}
-	at := time.Now()
+	// Either Podman has removed it, or it is not written yet and its closing comes next.
+	x.Unread = err != nil
 	if fi, err := os.Stat(path); err == nil {
-		at = fi.ModTime()
+		x.At = fi.ModTime()
 	}
-	fn(Exit{ID: name, Code: int32(code), At: at})
+	fn(x)
 }

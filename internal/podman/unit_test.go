@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -273,64 +272,6 @@ func FuzzDemux(f *testing.F) {
 func FuzzHandleEvents(f *testing.F) {
 	f.Add(make([]byte, unix.SizeofInotifyEvent))
 	f.Fuzz(func(_ *testing.T, in []byte) { handleEvents(in, "/nonexistent", func(Exit) {}) })
-}
-
-func TestWatchExits(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "exits")
-	id := func(c string) string { return strings.Repeat(c, 64) }
-	put := func(name, text string) {
-		t.Helper()
-		tmp := filepath.Join(filepath.Dir(dir), "tmp")
-		if err := errors.Join(os.WriteFile(tmp, []byte(text), 0o600), os.Rename(tmp, filepath.Join(dir, name))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	exits, done := make(chan Exit, 10), make(chan error)
-	go func() { done <- WatchExits(ctx, dir, func(e Exit) { exits <- e }) }()
-	seen := map[string]bool{}
-	next := func(want string, code int32) {
-		t.Helper()
-		deadline := time.After(10 * time.Second)
-		for {
-			select {
-			case e := <-exits:
-				if e.ID != want && seen[e.ID] {
-					continue // a file may be reported twice
-				}
-				seen[e.ID] = true
-				if e.ID != want || e.Code != code || time.Since(e.At) > time.Minute {
-					t.Errorf("exit %+v, want %s %d", e, want, code)
-				}
-				return
-			case <-deadline:
-				t.Fatalf("no exit of %s", want)
-			}
-		}
-	}
-	mkdir := func() {
-		t.Helper()
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	mkdir() // it was not there at first
-	put(id("a"), "7")
-	next(id("a"), 7)
-	put("an-exec-session", "1")
-	put(id("b"), "not a number")
-	put(id("c"), "137\n")
-	next(id("c"), 137)
-	if err := os.RemoveAll(dir); err != nil {
-		t.Fatal(err)
-	}
-	mkdir() // it came back
-	put(id("d"), "0")
-	next(id("d"), 0)
-	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Error(err)
-	}
 }
 
 func TestExitsDir(t *testing.T) {
