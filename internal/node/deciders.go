@@ -6,10 +6,12 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/podman-swarm/podman-swarm/internal/apiserver"
 	"github.com/podman-swarm/podman-swarm/internal/control"
 	"github.com/podman-swarm/podman-swarm/internal/gossip"
+	"github.com/podman-swarm/podman-swarm/internal/node/operate"
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
 	"github.com/podman-swarm/podman-swarm/internal/node/sight"
 	"github.com/podman-swarm/podman-swarm/internal/schedule"
@@ -27,8 +29,15 @@ type deciders struct {
 func (d deciders) run(ctx context.Context) error {
 	d.log.Info("this node leads: its controllers and scheduler begin")
 	defer d.log.Info("controllers and scheduler of this node have ended")
+	client, err := kubernetes.NewForConfig(d.api.Loopback())
+	if err != nil {
+		return err
+	}
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return d.control(ctx) })
+	parts.Go(func() error {
+		return operate.Announce(ctx, operate.Config{Node: d.c.host.cfg.NodeName, Store: d.c.store, Client: client, Log: d.log})
+	})
 	parts.Go(func() error {
 		return schedule.Run(ctx, schedule.Config{REST: d.api.Loopback(), Informers: d.informers, Log: d.log})
 	})

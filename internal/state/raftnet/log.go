@@ -22,6 +22,17 @@ type bridge struct {
 // start, that is no news; the loss of a leader is.
 const noHeartbeat = "heartbeat timeout reached, starting election"
 
+// unreached is what Raft says of peers that do not answer, several times a second for each. Gossip
+// says once that a member is dead, which is all that there is to know.
+func unreached(msg string) bool {
+	switch msg {
+	case "failed to make requestVote RPC", "failed to heartbeat to", "failed to appendEntries to", "failed to contact",
+		"failed to get previous log", "failed to decode incoming command", "failed to flush response", "failed to contact quorum of nodes, stepping down":
+		return true
+	}
+	return false
+}
+
 // named tells whether the arguments of noHeartbeat name the leader that was lost.
 func named(args []any) bool {
 	for i := 0; i+1 < len(args); i += 2 {
@@ -41,9 +52,11 @@ func (b *bridge) Log(level hclog.Level, msg string, args ...any) {
 	to := slog.LevelDebug
 	switch level {
 	case hclog.Error:
-		to = slog.LevelError
+		if to = slog.LevelError; unreached(msg) {
+			to = slog.LevelDebug
+		}
 	case hclog.Warn:
-		if to = slog.LevelWarn; msg == noHeartbeat && !named(args) {
+		if to = slog.LevelWarn; msg == noHeartbeat && !named(args) || unreached(msg) {
 			to = slog.LevelDebug
 		}
 	default:
