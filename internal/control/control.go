@@ -145,8 +145,8 @@ func newContext(ctx context.Context, c Config, tapped *tap.Tap, background *sync
 	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(discovery))
 	background.Go(func() { wait.UntilWithContext(ctx, func(context.Context) { mapper.Reset() }, discoveryPeriod) })
 
-	metadataInformers := metadatainformer.NewSharedInformerFactoryWithOptions(metadataClient, resync,
-		metadatainformer.WithTransform(withoutManagedFields))
+	metadataInformers := tap.Separate(metadatainformer.NewSharedInformerFactoryWithOptions(metadataClient, resync,
+		metadatainformer.WithTransform(withoutManagedFields)))
 	shared := app.ControllerContext{
 		ClientBuilder:                   impersonating{own},
 		InformerFactory:                 tapped,

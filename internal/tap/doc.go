@@ -5,4 +5,7 @@
 // event handlers back, since their process ends with them; each would leave two goroutines and
 // itself behind. A tap hands out the same informers, remembers every handler that was added
 // through it and removes them all when it is closed.
+//
+// Handlers are told of an object that took the place of another with the same name as of two: when
+// halves of a cluster become one again, an object may have another UID than before.
 package tap

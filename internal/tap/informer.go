@@ -15,7 +15,7 @@ type informer struct {
 // AddEventHandler adds a handler that belongs to the tap.
 func (i *informer) AddEventHandler(handler cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error) {
 	return i.tap.hook(i.SharedIndexInformer, func() (cache.ResourceEventHandlerRegistration, error) {
-		return i.SharedIndexInformer.AddEventHandler(handler)
+		return separate{i.SharedIndexInformer}.AddEventHandler(handler)
 	})
 }
 
@@ -23,7 +23,7 @@ func (i *informer) AddEventHandler(handler cache.ResourceEventHandler) (cache.Re
 func (i *informer) AddEventHandlerWithResyncPeriod(handler cache.ResourceEventHandler, period time.Duration,
 ) (cache.ResourceEventHandlerRegistration, error) {
 	return i.tap.hook(i.SharedIndexInformer, func() (cache.ResourceEventHandlerRegistration, error) {
-		return i.SharedIndexInformer.AddEventHandlerWithResyncPeriod(handler, period)
+		return separate{i.SharedIndexInformer}.AddEventHandlerWithResyncPeriod(handler, period)
 	})
 }
 
@@ -31,7 +31,7 @@ func (i *informer) AddEventHandlerWithResyncPeriod(handler cache.ResourceEventHa
 func (i *informer) AddEventHandlerWithOptions(handler cache.ResourceEventHandler, options cache.HandlerOptions,
 ) (cache.ResourceEventHandlerRegistration, error) {
 	return i.tap.hook(i.SharedIndexInformer, func() (cache.ResourceEventHandlerRegistration, error) {
-		return i.SharedIndexInformer.AddEventHandlerWithOptions(handler, options)
+		return separate{i.SharedIndexInformer}.AddEventHandlerWithOptions(handler, options)
 	})
 }
 
