@@ -175,7 +175,7 @@ func undo(t *testing.T, c *lab.Cluster, id, name, older string) {
 	if out := psctl(c.Hosts[1], "list"); !strings.Contains(out, name) {
 		t.Errorf("psctl swarm conflicts list does not tell of %s:\n%s", name, out)
 	}
-	psctl(c.Hosts[2], "undo", id)
+	psctl(c.Hosts[2], "undo", id, "--yes")
 	if got := value(t, c.Hosts[0], name); got != older {
 		t.Errorf("%s is %q after undo, want %q", name, got, older)
 	}
