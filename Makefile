@@ -75,6 +75,10 @@ fuzz: ## every fuzz target for FUZZTIME (default 20s)
 bench: build ## the figures beside their budgets: a table and bench/results/latest.json
 	@scripts/bench
 
+.PHONY: bench-scale
+bench-scale: build ## a swarm of 50 nodes that pretend, on this machine (SCALE='-nodes 10')
+	@mkdir -p bin && go build -o bin/scale ./bench/scale && bin/scale $(SCALE)
+
 .PHONY: lint
 lint: $(LINT) ## golangci-lint and gofumpt
 	$(LINT) run ./...
