@@ -51,6 +51,8 @@ type host struct {
 	datagrams  chan datagram
 	ctx        context.Context
 	end        context.CancelFunc
+	hears      context.Context // ends when datagrams are no longer read
+	deafen     context.CancelFunc
 
 	// Guarded by network.mu.
 	gone      bool
@@ -70,6 +72,7 @@ func (n *network) plug(name, addr string, serve func(context.Context, []byte) []
 		n: n, name: name, addr: addr, serve: serve, datagrams: make(chan datagram, 256), ctx: ctx, end: end,
 		listeners: map[string]*listener{},
 	}
+	h.hears, h.deafen = context.WithCancel(ctx)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.hosts[addr] = h
@@ -313,7 +316,7 @@ func (s socket) ReadFrom(b []byte) (int, net.Addr, error) {
 	select {
 	case d := <-s.datagrams:
 		return copy(b, d.b), net.UDPAddrFromAddrPort(netip.MustParseAddrPort(d.from)), nil
-	case <-s.ctx.Done():
+	case <-s.hears.Done():
 		return 0, nil, net.ErrClosed
 	}
 }
@@ -327,8 +330,11 @@ func (s socket) WriteTo(b []byte, to net.Addr) (int, error) {
 // LocalAddr implements net.PacketConn.
 func (s socket) LocalAddr() net.Addr { return net.UDPAddrFromAddrPort(netip.MustParseAddrPort(s.addr)) }
 
-// Close implements net.PacketConn; the host's end is the socket's.
-func (socket) Close() error { return nil }
+// Close implements net.PacketConn.
+func (s socket) Close() error {
+	s.deafen()
+	return nil
+}
 
 func (socket) SetDeadline(time.Time) error      { return errors.ErrUnsupported }
 func (socket) SetReadDeadline(time.Time) error  { return errors.ErrUnsupported }
