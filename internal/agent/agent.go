@@ -37,6 +37,7 @@ type Agent struct {
 	info   podman.Info
 	keeper *machine.Keeper
 	pods   cache.Indexer
+	doubts *doubts
 
 	mu      sync.Mutex
 	workers map[types.UID]*worker.Worker
@@ -55,7 +56,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, boot: boot, booted: booted, workers: map[types.UID]*worker.Worker{}}
+	a := &Agent{cfg: cfg, boot: boot, booted: booted, workers: map[types.UID]*worker.Worker{}, doubts: newDoubts()}
 	a.keeper = machine.NewKeeper(a.keeperConfig())
 	a.host = &worker.Host{
 		DataDir: cfg.DataDir, NodeIPs: cfg.NodeIPs, ClusterDomain: cfg.ClusterDomain, ClusterDNS: cfg.ClusterDNS,
@@ -63,7 +64,7 @@ func New(cfg Config) (*Agent, error) {
 		Ledger: ledger.New(boot, bootTime, cfg.Now), Groups: ledger.NewGroups(), Images: image.New(cfg.Runtime, cfg.Now),
 		Objects: objects.New(cfg.Client, a.keeper.Allocatable, cfg.Now), Slots: make(chan struct{}, cfg.Parallel),
 		Prober: probe.New(probe.Config{Exec: a.probeExec, Dial: cfg.Network.DialContext, Log: cfg.Log}),
-		Fence:  cfg.Fence, Facts: a.facts, Allocatable: a.keeper.Allocatable, Trouble: a.trouble, Now: cfg.Now, Log: cfg.Log,
+		Fence:  cfg.Fence, Facts: a.facts, Allocatable: a.keeper.Allocatable, Trouble: a.trouble, Launched: a.launched, Now: cfg.Now, Log: cfg.Log,
 	}
 	a.host.Probes = probe.NewWorkers(probe.WorkersConfig{
 		Prober: a.host.Prober, OnTransition: a.onTransition, OnEvent: a.onProbeEvent, Log: cfg.Log,

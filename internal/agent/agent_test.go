@@ -108,7 +108,6 @@ func TestRunOnce(t *testing.T) {
 			}
 			return b
 		}
-		never := func(p *corev1.Pod) { p.Spec.RestartPolicy = corev1.RestartPolicyNever }
 		w.create(newPod("good", never))
 		w.create(newPod("bad", never))
 		w.wait(2 * time.Second)

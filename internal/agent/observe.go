@@ -97,10 +97,11 @@ func (a *Agent) relist(ctx context.Context) error {
 }
 
 // observe keeps the knowledge of containers current until ctx ends: exit files tell of ends within
-// milliseconds, a slow list corrects what they missed.
+// milliseconds, what they leave open is asked for, and a slow list corrects what they missed.
 func (a *Agent) observe(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.hearExits(ctx) })
+	g.Go(func() error { return a.dispel(ctx) })
 	g.Go(func() error {
 		last := a.cfg.Now()
 		for sleep(ctx, relistBusy) {
@@ -123,14 +124,7 @@ func (a *Agent) observe(ctx context.Context) error {
 // left, say) ends are learned from lists alone, made more often.
 func (a *Agent) hearExits(ctx context.Context) error {
 	for {
-		err := a.exits(ctx, func(x podman.Exit) {
-			if uid := a.host.Ledger.Exited(x); uid != "" {
-				if e, ok := a.host.Ledger.Get(x.ID); ok {
-					a.host.Probes.Remove(uid, e.Name)
-				}
-				a.poke(uid)
-			}
-		})
+		err := a.exits(ctx, a.hear)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

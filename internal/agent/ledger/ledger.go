@@ -225,6 +225,7 @@ func (l *Ledger) Replace(list []podman.Container, begun time.Time) map[types.UID
 		default:
 			changed[fresh.UID] = true
 			fresh.Ended, fresh.Added, fresh.Static, fresh.Restart = old.Ended, old.Added, old.Static, old.Restart
+			fresh.Image, fresh.ImageID = old.Image, old.ImageID // a list knows no digests
 			*old = *fresh
 			old.closeIfEnded()
 		}

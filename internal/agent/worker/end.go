@@ -133,7 +133,7 @@ func (w *Worker) kill(ctx context.Context, pod *corev1.Pod, k plan.Kill) error {
 		if err := w.signal(ctx, c.ID, "SIGKILL"); err != nil {
 			return err
 		}
-		if err := w.reinspect(ctx, c.ID); err != nil {
+		if _, err := w.host.Look(ctx, c.ID); err != nil {
 			return err
 		}
 		d.atLeast(killed)
@@ -148,29 +148,9 @@ func (w *Worker) signal(ctx context.Context, id, signal string) error {
 		return nil
 	}
 	if errors.Is(err, podman.ErrConflict) || errors.Is(err, podman.ErrNotFound) {
-		return w.reinspect(ctx, id)
+		_, err = w.host.Look(ctx, id)
 	}
 	return err
-}
-
-// reinspect asks Podman for the truth of a container whose end was not heard of.
-func (w *Worker) reinspect(ctx context.Context, id string) error {
-	x, err := w.host.Runtime.Inspect(ctx, id)
-	if errors.Is(err, podman.ErrNotFound) {
-		w.host.Ledger.Remove(id)
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if x.State == podman.Exited {
-		at := x.Finished
-		if at.IsZero() {
-			at = w.host.Now()
-		}
-		w.host.Ledger.Exited(podman.Exit{ID: id, Code: x.ExitCode, At: at})
-	}
-	return nil
 }
 
 func (w *Worker) preStop(ctx context.Context, pod *corev1.Pod, k plan.Kill, d *deadline) {

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -105,6 +106,27 @@ type Host struct {
 	Allocatable func() corev1.ResourceList
 	// Trouble is told of errors that are not a pod's own.
 	Trouble func(error)
+	// Launched is told of every container that was started.
+	Launched func(id string)
 	Now     func() time.Time
 	Log     *slog.Logger
+}
+
+// Look asks Podman for the truth of a container whose end may not have been heard of. It returns the
+// pod for which the answer is news, "" when it is none.
+func (h *Host) Look(ctx context.Context, id string) (types.UID, error) {
+	x, err := h.Runtime.Inspect(ctx, id)
+	if errors.Is(err, podman.ErrNotFound) {
+		e, _ := h.Ledger.Get(id)
+		h.Ledger.Remove(id)
+		return e.UID, nil
+	}
+	if err != nil || x.State != podman.Exited {
+		return "", err
+	}
+	at := x.Finished
+	if at.IsZero() {
+		at = h.Now()
+	}
+	return h.Ledger.Exited(podman.Exit{ID: id, Code: x.ExitCode, At: at}), nil
 }

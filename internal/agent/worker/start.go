@@ -328,6 +328,7 @@ func (w *Worker) launch(ctx context.Context, pod *corev1.Pod, s plan.Start, id s
 		e.State, e.Started = plan.Running, w.host.Now()
 	})
 	w.event(s.Spec.Name, corev1.EventTypeNormal, "Started", "Container started")
+	w.host.Launched(id)
 	w.watch(pod, id)
 	return nil
 }

@@ -25,6 +25,12 @@ type Fake struct {
 	// OnAttach serves an attachment; nil: it lasts until the container ends or ctx does. Set before use.
 	OnAttach func(ctx context.Context, id string, cfg podman.AttachConfig) error
 
+	// Hint changes what WatchExits tells of an end, false has it told not at all; nil: everything is told as it
+	// happened. Set before use.
+	Hint func(podman.Exit) (podman.Exit, bool)
+	// Lag is for how long after its end a container still reads as running. Set before use.
+	Lag time.Duration
+
 	// Forgetful keeps no list of calls: for use over a long time. Set before use.
 	Forgetful bool
 
@@ -37,6 +43,7 @@ type Fake struct {
 	containers map[string]*fakeContainer
 	pods       map[string]*podman.Pod
 	calls      []string
+	asked      map[string]int // calls of every method
 	watchers   map[chan podman.Exit]struct{}
 	seq        int
 }
@@ -48,7 +55,8 @@ type Behavior struct {
 	After      time.Duration // ... so long after its start
 	Code       int32
 	OOMKilled  bool
-	IgnoreTerm bool // only SIGKILL ends it
+	IgnoreTerm bool          // only SIGKILL ends it
+	Launch     time.Duration // so long after the start the call of Start returns
 }
 
 type fakeContainer struct {
@@ -67,7 +75,7 @@ func New() *Fake {
 			Kernel: "6.12.0", OS: "linux", Distribution: "debian 13", Arch: "amd64", MemTotal: 8 << 30, CPUs: 4,
 			MinOOMScoreAdj: -1000, Seccomp: true,
 		},
-		fail: map[string][]error{}, images: map[string]podman.Image{}, remote: map[string]podman.Image{},
+		fail: map[string][]error{}, asked: map[string]int{}, images: map[string]podman.Image{}, remote: map[string]podman.Image{},
 		containers: map[string]*fakeContainer{}, pods: map[string]*podman.Pod{}, watchers: map[chan podman.Exit]struct{}{},
 	}
 }
@@ -122,6 +130,9 @@ func (f *Fake) newID() string {
 // Calls are the calls that changed something, in order: "Create name", "Start name", ...
 func (f *Fake) Calls() []string { f.mu.Lock(); defer f.mu.Unlock(); return slices.Clone(f.calls) }
 
+// Asked counts the calls of a method, also of those that change nothing.
+func (f *Fake) Asked(method string) int { f.mu.Lock(); defer f.mu.Unlock(); return f.asked[method] }
+
 // Spec is what a container was created from.
 func (f *Fake) Spec(id string) (podman.ContainerSpec, bool) {
 	f.mu.Lock()
@@ -160,6 +171,7 @@ func (f *Fake) begin(ctx context.Context, method, what string, changes bool) err
 		return context.Cause(ctx)
 	}
 	f.mu.Lock()
+	f.asked[method]++
 	if changes && !f.Forgetful {
 		f.calls = append(f.calls, strings.TrimSpace(method+" "+what))
 	}
@@ -196,12 +208,34 @@ func (f *Fake) end(c *fakeContainer, code int32) {
 	}
 	c.State, c.Pid, c.ExitCode, c.Finished, c.OOMKilled = podman.Exited, 0, code, time.Now(), c.behavior.OOMKilled
 	close(c.ended)
+	x, told := podman.Exit{ID: c.ID, Code: code, At: c.Finished}, true
+	if f.Hint != nil {
+		x, told = f.Hint(x)
+	}
+	if told {
+		f.tell(x)
+	}
+}
+
+func (f *Fake) tell(x podman.Exit) {
 	for w := range f.watchers {
 		select {
-		case w <- podman.Exit{ID: c.ID, Code: code, At: c.Finished}:
+		case w <- x:
 		default: // a hint may be lost
 		}
 	}
+}
+
+// Tell has WatchExits tell something, whether true or not.
+func (f *Fake) Tell(x podman.Exit) { f.mu.Lock(); defer f.mu.Unlock(); f.tell(x) }
+
+// seen is a container as it reads now.
+func (f *Fake) seen(c *fakeContainer) podman.Container {
+	x := c.Container
+	if x.State == podman.Exited && time.Since(x.Finished) < f.Lag {
+		x.State, x.ExitCode, x.OOMKilled, x.Finished = podman.Running, 0, false, time.Time{}
+	}
+	return x
 }
 
 // WatchExits is the package's function of this name, without a directory.
@@ -211,6 +245,7 @@ func (f *Fake) WatchExits(ctx context.Context, fn func(podman.Exit)) error {
 	f.watchers[w] = struct{}{}
 	f.mu.Unlock()
 	defer func() { f.mu.Lock(); delete(f.watchers, w); f.mu.Unlock() }()
+	fn(podman.Exit{}) // what ended before is unheard
 	for {
 		select {
 		case e := <-w:

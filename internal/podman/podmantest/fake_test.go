@@ -142,7 +142,7 @@ func TestFakeLife(t *testing.T) {
 		}
 		cancel()
 		wantErr(t, <-done, context.Canceled)
-		if len(exits) != 2 || exits[0].ID != ids["stubborn"] || exits[1].ID != ids["job"] || exits[1].Code != 3 {
+		if len(exits) != 3 || exits[0].ID != "" || exits[1].ID != ids["stubborn"] || exits[2].ID != ids["job"] || exits[2].Code != 3 {
 			t.Errorf("exits %+v", exits)
 		}
 	})

@@ -117,20 +117,36 @@ func (f *Fake) Start(ctx context.Context, id string) error {
 	if err := f.begin(ctx, "Start", f.nameOf(id), true); err != nil {
 		return fmt.Errorf("start container %s: %w", id, err)
 	}
-	defer f.mu.Unlock()
+	launch, err := f.launch(id)
+	f.mu.Unlock()
+	if err != nil || launch == 0 {
+		return err
+	}
+	timer := time.NewTimer(launch)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// launch starts a container and says how long the call takes; f.mu is held.
+func (f *Fake) launch(id string) (time.Duration, error) {
 	c := f.find(id)
 	if c == nil {
-		return fmt.Errorf("start container %s: %w", id, podman.ErrNotFound)
+		return 0, fmt.Errorf("start container %s: %w", id, podman.ErrNotFound)
 	}
 	if c.State == podman.Running {
-		return nil
+		return 0, nil
 	}
 	c.behavior = Behavior{}
 	if f.Behave != nil {
 		c.behavior = f.Behave(c.spec)
 	}
 	if c.behavior.StartError != nil {
-		return fmt.Errorf("start container %s: %w", id, c.behavior.StartError)
+		return 0, fmt.Errorf("start container %s: %w", id, c.behavior.StartError)
 	}
 	f.seq++
 	c.State, c.Pid, c.Started, c.Finished = podman.Running, firstPid+f.seq, time.Now(), time.Time{}
@@ -146,7 +162,7 @@ func (f *Fake) Start(ctx context.Context, id string) error {
 			}
 		})
 	}
-	return nil
+	return c.behavior.Launch, nil
 }
 
 // nameOf is for the journal of calls.
@@ -248,7 +264,7 @@ func (f *Fake) Inspect(ctx context.Context, id string) (podman.Container, error)
 	if c == nil {
 		return podman.Container{}, fmt.Errorf("inspect container %s: %w", id, podman.ErrNotFound)
 	}
-	return c.Container, nil
+	return f.seen(c), nil
 }
 
 // Containers is Client's: what a list lacks is missing here too.
@@ -259,7 +275,7 @@ func (f *Fake) Containers(ctx context.Context, labels map[string]string) ([]podm
 	defer f.mu.Unlock()
 	var out []podman.Container
 	for _, id := range slices.Sorted(maps.Keys(f.containers)) {
-		c := f.containers[id].Container
+		c := f.seen(f.containers[id])
 		if !matches(c.Labels, labels) {
 			continue
 		}
