@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/duration"
+
 	"github.com/podman-swarm/podman-swarm/internal/swarm"
 )
 
@@ -38,7 +40,7 @@ func (p *Printer) NewToken(t swarm.NewToken) error {
 		}
 		ends := "It never expires"
 		if !t.Expires.IsZero() {
-			ends = "It expires in " + p.left(t.Expires)
+			ends = "It expires in " + duration.HumanDuration(t.Expires.Sub(t.Created)) // it was made this instant
 		}
 		_, err := fmt.Fprintf(w, "Token %s may be used %s. %s, and is shown this once. On the new node run:\n\n  %s\n\n", t.ID, uses, ends, t.JoinCommand)
 		return err
@@ -52,8 +54,8 @@ func (p *Printer) Conflicts(conflicts []swarm.Conflict) error {
 		{"ID", false, func(c c) string { return c.ID }},
 		{"NAMESPACE", false, func(c c) string { return c.Namespace }},
 		{"OBJECT", false, object},
-		{"KEPT", false, func(c c) string { return version(c.Kept) }},
-		{"OVERWRITTEN", false, func(c c) string { return version(c.Overwritten) }},
+		{"KEPT", false, func(c c) string { return change(c.Kept) }},
+		{"OVERWRITTEN", false, func(c c) string { return change(c.Overwritten) }},
 		{"UNDONE", false, func(c c) string {
 			if c.Undone.IsZero() {
 				return "no"
@@ -62,8 +64,8 @@ func (p *Printer) Conflicts(conflicts []swarm.Conflict) error {
 		}},
 		{"AGE", false, func(c c) string { return p.age(c.Time) }},
 		{"KEY", true, func(c c) string { return c.Key }},
-		{"KEPT-WRITTEN", true, func(c c) string { return stamp(c.Kept.Written) }},
-		{"OVERWRITTEN-WRITTEN", true, func(c c) string { return stamp(c.Overwritten.Written) }},
+		{"KEPT-LINEAGE", true, func(c c) string { return c.Kept.Lineage }},
+		{"OVERWRITTEN-LINEAGE", true, func(c c) string { return c.Overwritten.Lineage }},
 	})
 }
 
@@ -83,6 +85,14 @@ func version(v swarm.Version) string {
 		words = append(words, "by "+v.Node)
 	}
 	return strings.Join(words, " ")
+}
+
+// change is what a version is known by in a list: what was done, by whom, when.
+func change(v swarm.Version) string {
+	if who := version(v); who != "" {
+		return who + " " + stamp(v.Written)
+	}
+	return stamp(v.Written)
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
