@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/podman-swarm/podman-swarm/internal/join"
@@ -92,11 +93,13 @@ func (r reader) members(ctx context.Context, st state.Status) ([]swarm.Member, e
 			byName[n.Name] = swarm.Member{Name: n.Name, Address: n.Address, State: swarm.StateDead, Since: n.Admitted.UTC()}
 		}
 	}
-	for name := range r.fenced(ctx) {
-		if m, ok := byName[name]; ok {
-			m.Fenced = true
-			byName[name] = m
+	for _, n := range r.objects(ctx) {
+		m, ok := byName[n.Name]
+		if !ok { // a restored swarm has the objects of nodes that have not joined it again
+			m = swarm.Member{Name: n.Name, State: swarm.StateDead, Since: n.CreationTimestamp.UTC()}
 		}
+		m.Fenced = n.Annotations[FenceAnnotation] == "true"
+		byName[n.Name] = m
 	}
 	out := make([]swarm.Member, 0, len(byName))
 	for _, m := range byName {
@@ -124,22 +127,16 @@ func role(st state.Status, m peers.Member) string {
 	return ""
 }
 
-// fenceTimeout bounds the look at the Node objects: status must answer when the API does not.
-const fenceTimeout = 2 * time.Second
+// objectsTimeout bounds the look at the Node objects: status must answer when the API does not.
+const objectsTimeout = 2 * time.Second
 
-// fenced are the nodes that somebody vouched are off.
-func (r reader) fenced(ctx context.Context) map[string]bool {
-	ctx, cancel := context.WithTimeout(ctx, fenceTimeout)
+// objects are the Node objects; none when the API does not answer.
+func (r reader) objects(ctx context.Context) []corev1.Node {
+	ctx, cancel := context.WithTimeout(ctx, objectsTimeout)
 	defer cancel()
-	out := map[string]bool{}
 	list, err := r.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{ResourceVersion: "0"})
 	if err != nil {
-		return out
+		return nil
 	}
-	for i := range list.Items {
-		if list.Items[i].Annotations[FenceAnnotation] == "true" {
-			out[list.Items[i].Name] = true
-		}
-	}
-	return out
+	return list.Items
 }
