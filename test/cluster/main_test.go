@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -35,9 +36,10 @@ func machines(t *testing.T, n int) *lab.Cluster {
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, h := range c.Hosts {
-				t.Logf("log of the agent on %s:\n%s", h.Name, h.TailLog(30))
+				t.Logf("log of the agent on %s, its end:\n%s", h.Name, h.TailLog(30))
 			}
 		}
+		keepLogs(t, c)
 		if os.Getenv("SWARM_E2E_KEEP") != "" {
 			return
 		}
@@ -47,6 +49,21 @@ func machines(t *testing.T, n int) *lab.Cluster {
 	})
 	check(t, c.Add(t.Context()))
 	return c
+}
+
+// keepLogs puts the agents' logs into $SWARM_CLUSTER_LOGS: the next test has machines of the same names.
+func keepLogs(t *testing.T, c *lab.Cluster) {
+	t.Helper()
+	dir := os.Getenv("SWARM_CLUSTER_LOGS")
+	if dir == "" {
+		return
+	}
+	check(t, os.MkdirAll(dir, 0o755))
+	for _, h := range c.Hosts {
+		if err := os.Rename(h.AgentLog(), filepath.Join(dir, t.Name()+"-"+h.Name+".log")); err != nil && !os.IsNotExist(err) {
+			t.Error(err)
+		}
+	}
 }
 
 // swarm makes n machines of one swarm, all ready.
