@@ -44,9 +44,9 @@ type Decision struct {
 // Cut tells whether pods that must not run twice are to be stopped.
 func (d Decision) Cut() bool { return d.cut }
 
-// Hold tells whether such pods must not be started: the node is cut off, or has not met the others
-// since it started.
-func (d Decision) Hold() bool { return d.cut || !d.met }
+// Hold tells whether such pods must not be started: the node is cut off, or may be, or has not met the
+// others since it started. A pod that is new may have been made on both sides.
+func (d Decision) Hold() bool { return d.cut || !d.met || !d.lost.IsZero() }
 
 // Next takes in what is seen now, and says when to look again without news; zero: never.
 func (d Decision) Next(s Sight, now time.Time) (next Decision, again time.Time) {

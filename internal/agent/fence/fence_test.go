@@ -23,17 +23,17 @@ func TestNext(t *testing.T) {
 		"a cluster of one":                {{0, Sight{1, 1, true}, false, false, 0}},
 		"two, of which one is gone":       {{0, Sight{2, 2, true}, false, false, 0}, {100, Sight{2, 1, true}, false, false, 0}},
 		"a majority is enough":            {{0, two, false, false, 0}},
-		"half is not":                     {{0, Sight{4, 4, true}, false, false, 0}, {1, Sight{4, 2, true}, false, false, 31}, {31, Sight{4, 2, true}, true, true, 0}},
+		"half is not":                     {{0, Sight{4, 4, true}, false, false, 0}, {1, Sight{4, 2, true}, false, true, 31}, {31, Sight{4, 2, true}, true, true, 0}},
 		"starts among others":             {{0, all, false, false, 0}},
 		"starts alone":                    {{0, alone, false, true, 30}, {30, alone, true, true, 0}, {40, all, true, true, 50}, {50, all, false, false, 0}},
 		"starts before the others do":     {{0, alone, false, true, 30}, {2, all, false, false, 0}},
 		"starts with another history":     {{0, torn, false, true, 1}, {1, all, false, false, 0}},
-		"a short cut":                     {{0, all, false, false, 0}, {10, alone, false, false, 40}, {39, alone, false, false, 40}, {39, two, false, false, 0}},
-		"two short cuts do not add up":    {{0, all, false, false, 0}, {10, alone, false, false, 40}, {39, all, false, false, 0}, {40, alone, false, false, 70}},
-		"cut off and back":                {{0, all, false, false, 0}, {10, alone, false, false, 40}, {40, alone, true, true, 0}, {60, all, true, true, 70}, {70, all, false, false, 0}},
+		"a short cut":                     {{0, all, false, false, 0}, {10, alone, false, true, 40}, {39, alone, false, true, 40}, {39, two, false, false, 0}},
+		"two short cuts do not add up":    {{0, all, false, false, 0}, {10, alone, false, true, 40}, {39, all, false, false, 0}, {40, alone, false, true, 70}},
+		"cut off and back":                {{0, all, false, false, 0}, {10, alone, false, true, 40}, {40, alone, true, true, 0}, {60, all, true, true, 70}, {70, all, false, false, 0}},
 		"back, but lost again":            {{0, alone, false, true, 30}, {30, alone, true, true, 0}, {60, all, true, true, 70}, {65, alone, true, true, 0}, {66, all, true, true, 76}, {76, all, false, false, 0}},
 		"back, with a history to merge":   {{0, alone, false, true, 30}, {30, alone, true, true, 0}, {60, torn, true, true, 61}, {80, all, true, true, 90}, {90, all, false, false, 0}},
-		"cut off in company":              {{0, Sight{5, 5, true}, false, false, 0}, {1, some, false, false, 31}, {31, some, true, true, 0}},
+		"cut off in company":              {{0, Sight{5, 5, true}, false, false, 0}, {1, some, false, true, 31}, {31, some, true, true, 0}},
 		"the lost ones have been fenced":  {{0, alone, false, true, 30}, {30, alone, true, true, 0}, {50, Sight{1, 1, true}, true, true, 60}, {60, Sight{1, 1, true}, false, false, 0}},
 		"a merge stops nothing by itself": {{0, all, false, false, 0}, {5, torn, false, false, 0}},
 	} {
@@ -87,6 +87,10 @@ func TestFence(t *testing.T) {
 		changed, began := f.Changed(), time.Now()
 		see(Sight{3, 1, true})
 		<-changed
+		if !f.Hold() || f.Cut() {
+			t.Error("what is new is not started by a minority, and nothing is stopped yet")
+		}
+		<-f.Changed()
 		if took := time.Since(began); took != CutAfter || !f.Cut() {
 			t.Errorf("after %v: cut is %v", took, f.Cut())
 		}

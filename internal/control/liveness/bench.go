@@ -38,6 +38,7 @@ type Bench struct {
 
 	mu     sync.Mutex
 	absent map[string]time.Time // Nodes that gossip has never heard of -> noticed at
+	sure   time.Time            // since when this side has a majority; zero: it has none
 }
 
 // NewBench returns a bench.
@@ -74,7 +75,15 @@ func (b *Bench) Verdict(node *corev1.Node) (Verdict, error) {
 			delete(b.absent, name)
 		}
 	}
+	if !census.Majority() {
+		b.sure = time.Time{}
+	} else if b.sure.IsZero() {
+		b.sure = now
+	}
 	s, doubt := b.sight(node.Name, members, now)
+	if s.Dead {
+		s.Sure = b.sure
+	}
 	s.Fenced = node.Annotations[FencedAnnotation] == "true"
 	v := b.rules.Judge(s, census, now)
 	if !v.Dead {

@@ -45,6 +45,9 @@ type Sighting struct {
 	Dead   bool
 	Since  time.Time // of being dead
 	Fenced bool      // a person said so
+	// Sure is since when this side has had a majority; zero: as long as anybody knows. What it saw before
+	// as a minority says nothing about when the others were cut off: they may have been the majority.
+	Sure time.Time
 }
 
 // Verdict is what may be done about one node.
@@ -79,7 +82,11 @@ func (r Rules) Judge(s Sighting, c Census, now time.Time) Verdict {
 	if !c.Majority() {
 		return v
 	}
-	forceAt := s.Since.Add(r.ReplaceAfter + time.Duration(c.Known)*r.ReplacePerNode)
+	since := s.Since
+	if s.Sure.After(since) {
+		since = s.Sure
+	}
+	forceAt := since.Add(r.ReplaceAfter + time.Duration(c.Known)*r.ReplacePerNode)
 	if v.Force = !now.Before(forceAt); !v.Force && (v.Again.IsZero() || forceAt.Before(v.Again)) {
 		v.Again = forceAt
 	}

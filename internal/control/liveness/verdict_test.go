@@ -13,6 +13,7 @@ func TestJudge(t *testing.T) {
 	at := func(s int) time.Time { return t0.Add(time.Duration(s) * time.Second) }
 	dead := Sighting{Dead: true, Since: t0}
 	fenced := Sighting{Dead: true, Since: t0, Fenced: true}
+	sure := Sighting{Dead: true, Since: t0, Sure: at(100)}
 	tests := map[string]struct {
 		seen         Sighting
 		known, alive int
@@ -26,6 +27,8 @@ func TestJudge(t *testing.T) {
 		"one of three, just now":               {dead, 3, 2, at(0), true, false, at(45)},
 		"one of three, nearly long enough":     {dead, 3, 2, at(44), true, false, at(45)},
 		"one of three, long enough":            {dead, 3, 2, at(45), true, true, time.Time{}},
+		"dead for long, a majority for 44 s":   {sure, 3, 2, at(144), true, false, at(145)},
+		"dead for long, a majority for 45 s":   {sure, 3, 2, at(145), true, true, time.Time{}},
 		"one of two, just now":                 {dead, 2, 1, at(0), true, false, time.Time{}},
 		"one of two, an hour":                  {dead, 2, 1, at(3600), true, false, time.Time{}},
 		"one of two, fenced":                   {fenced, 2, 1, at(0), true, true, time.Time{}},
