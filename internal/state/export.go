@@ -107,7 +107,7 @@ func self(cfg Config, cur disk.Current) raft.Server {
 	return to
 }
 
-const maxJump = 4096
+const maxJump = 1 << 24
 
 // fork turns a machine's history into that of a new lineage.
 func fork(cfg Config, m *machine.Machine, shared machine.Point) (disk.Current, error) {

@@ -15,8 +15,9 @@ var ErrExhausted = errors.New("state: revisions are exhausted")
 type Fork struct {
 	ID   string
 	Born hlc.Stamp
-	// Jump is how many steps of 2^28 revisions are left out, 1 to 4096: a random number keeps
-	// two forks of one history from counting alike.
+	// Jump is how many steps of 2^16 revisions are left out, 1 to 2^24: a random number keeps
+	// two forks of one history from counting alike. Small steps make that sixteen million to one,
+	// and the longest jump still leaves room for 8,192 of them.
 	Jump uint64
 	// Shared is the point up to which all replicas of the lineage have the same history: what was
 	// known to be committed. Zero: all of it.
@@ -24,8 +25,8 @@ type Fork struct {
 }
 
 const (
-	jumpStep = 1 << 28
-	maxJump  = 4096
+	jumpStep = 1 << 16
+	maxJump  = 1 << 24
 	// maxRevision is what clients can hold that read numbers as floating point.
 	maxRevision = 1<<53 - 1
 )

@@ -300,19 +300,19 @@ func TestFork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, bad := range []Fork{{}, {ID: "a", Jump: 1}, {ID: "b"}, {ID: "b", Jump: 4097}, {ID: "b", Jump: 1, Shared: Point{Revision: 9}}} {
+	for _, bad := range []Fork{{}, {ID: "a", Jump: 1}, {ID: "b"}, {ID: "b", Jump: 1<<24 + 1}, {ID: "b", Jump: 1, Shared: Point{Revision: 9}}} {
 		if err := f.Fork(bad); err == nil || f.Lineage().ID != "a" || f.Revision() != 3 {
 			t.Errorf("%+v: %v", bad, err)
 		}
 	}
-	if err := f.Fork(Fork{ID: "b", Born: 9, Jump: 4096, Shared: shared}); err != nil {
+	if err := f.Fork(Fork{ID: "b", Born: 9, Jump: 1 << 24, Shared: shared}); err != nil {
 		t.Fatal(err)
 	}
 	want := Lineage{ID: "b", Born: 9, Parents: []Ancestor{{ID: "a", Point: shared}}}
 	if diff := cmp.Diff(want, f.Lineage(), cmp.AllowUnexported(ancestry.Merged{})); diff != "" {
 		t.Error(diff)
 	}
-	if rev := f.Revision(); rev != 4097<<28 {
+	if rev := f.Revision(); rev != (1<<24+1)<<16 {
 		t.Errorf("revision %d", rev)
 	}
 	if _, _, err := w.Next(t.Context(), nil); !errors.Is(err, ErrCompacted) {
