@@ -145,15 +145,10 @@ func (s *Store) translate(err error) error {
 	return err
 }
 
-// landed notes the end of a write. Followers learn that an entry is committed with the next one,
-// so when the last write of a burst is through, one empty entry follows it.
+// landed notes the end of a write.
 func (s *Store) landed(in *engine.Engine) {
-	if s.inflight.Add(-1) == 0 && in.Followed() {
-		select {
-		case s.nudge <- struct{}{}:
-		default:
-		}
-	}
+	s.inflight.Add(-1)
+	s.tell(in)
 }
 
 // whyNoLeader is the error for a write that found no leader in time.

@@ -3,13 +3,18 @@ package state
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/state/engine"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 )
 
-// barrierTimeout bounds one round.
-const barrierTimeout = leaderWait
+const (
+	// barrierTimeout bounds one round.
+	barrierTimeout = leaderWait
+	// askAgain is after which time a replica that still lags reminds the leader of it.
+	askAgain = 100 * time.Millisecond
+)
 
 // Barrier waits until this replica's memory holds every write that was acknowledged anywhere
 // before the call: a read after it is linearizable. ErrNoLeader when nobody can vouch for that.
@@ -25,10 +30,17 @@ func (s *Store) Barrier(ctx context.Context) error {
 		}
 	}
 	rev, err := s.barrier.Wait(ctx)
-	if err != nil {
-		return err
+	for err == nil {
+		waiting, cancel := context.WithTimeout(ctx, askAgain)
+		err = s.WaitRevision(waiting, rev)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return err
+		}
+		// The leader hears with the question how far this replica knows, and tells it more.
+		_, err = s.barrier.Wait(ctx)
 	}
-	return s.WaitRevision(ctx, rev)
+	return err
 }
 
 // barrierRound asks the leader for a revision that no acknowledged write is beyond.

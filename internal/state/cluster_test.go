@@ -213,7 +213,7 @@ func TestBarrierOnFollower(t *testing.T) {
 	}
 }
 
-// A follower learns of an isolated write at once, not with Raft's next 50 ms tick.
+// A follower learns of an isolated write at once, not with Raft's next tick.
 func TestNudge(t *testing.T) {
 	c := newCluster(t, nil)
 	l := c.leader()
@@ -231,6 +231,41 @@ func TestNudge(t *testing.T) {
 	}
 	if quick < 10 {
 		t.Errorf("only %d of 20 writes were seen at once", quick)
+	}
+}
+
+// Followers are told of what is committed: none waits for Raft's tick, which is a minute here.
+func TestNobodyWaitsForTheTick(t *testing.T) {
+	c := newCluster(t, func(r *raft.Config) { r.CommitTimeout = time.Minute })
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	l := c.leader()
+	follower := (l + 1) % 3
+	put(t, c.store(l), "/a", "1")
+	res, err := c.store(l).Apply(ctx, Write{Key: "/soon", TTL: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.store(follower).WaitRevision(ctx, res.Revision+1); err != nil {
+		t.Errorf("the end of a key's time: %v", err)
+	}
+	c.stop(follower) // nothing is written meanwhile: after its start it has all, and does not know
+	if err := c.start(follower).Ready(ctx); err != nil {
+		t.Errorf("a start: %v", err)
+	}
+	put(t, c.store(l), "/a", "2")
+	c.stop(l)
+	next := c.leader()
+	for i := range c.dirs {
+		if i == next || i == l {
+			continue
+		}
+		if err := c.store(i).Barrier(ctx); err != nil {
+			t.Errorf("another leader: %v", err)
+		}
+		if got := value(c.store(i), "/a"); got != "2" {
+			t.Errorf("after another leader's election %q is read", got)
+		}
 	}
 }
 

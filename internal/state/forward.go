@@ -37,7 +37,8 @@ func (s *Store) forward(ctx context.Context, in *engine.Engine, leader string, w
 
 // forwardBarrier has the leader vouch for a revision.
 func (s *Store) forwardBarrier(ctx context.Context, in *engine.Engine, leader string) (uint64, error) {
-	a, err := s.ask(ctx, in, leader, call.Request{Kind: call.Barrier, Lineage: in.Lineage()})
+	have := binary.AppendUvarint(nil, in.Machine.Revision())
+	a, err := s.ask(ctx, in, leader, call.Request{Kind: call.Barrier, Lineage: in.Lineage(), Body: have})
 	if err != nil && ctx.Err() == nil && !errors.Is(err, call.ErrMalformed) {
 		return 0, errRetry // asking again harms nobody
 	}

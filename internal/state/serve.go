@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"time"
 
@@ -52,8 +53,7 @@ func (s *Store) answer(ctx context.Context, q call.Request) (call.Answer, error)
 	case call.Write:
 		return s.serveWrite(ctx, in, q.Body)
 	case call.Barrier:
-		rev, err := s.vouch(ctx, in)
-		return call.Answer{Revision: rev}, err
+		return s.serveBarrier(ctx, in, q.Body)
 	case call.Meet:
 		return s.serveMeet(ctx, in, q.Body)
 	case call.Merge:
@@ -71,6 +71,16 @@ func (s *Store) position(in *engine.Engine) (call.Answer, error) {
 	term, index, err := in.Stores.Last()
 	r := call.Reach{Eligible: in.Member() && !in.Moving(), Term: term, Index: index}
 	return call.Answer{Body: r.Encode()}, err
+}
+
+// serveBarrier vouches for a revision. Who asks may have all that is committed without knowing that
+// it is, as after a start.
+func (s *Store) serveBarrier(ctx context.Context, in *engine.Engine, body []byte) (call.Answer, error) {
+	rev, err := s.vouch(ctx, in)
+	if have, n := binary.Uvarint(body); err == nil && n > 0 && have < rev {
+		s.tell(in)
+	}
+	return call.Answer{Revision: rev}, err
 }
 
 func (s *Store) serveWrite(ctx context.Context, in *engine.Engine, body []byte) (call.Answer, error) {

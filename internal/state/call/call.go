@@ -13,7 +13,7 @@ type Kind byte
 // What a replica can be asked for; all but Position of the leader.
 const (
 	Write    Kind = 1 + iota // body: flags, expected revision + 1, TTL, length of key, key, value
-	Barrier                  // a revision that no acknowledged write is beyond
+	Barrier                  // a revision that no acknowledged write is beyond; body: the asker's own
 	Position                 // how far the replica's log reaches
 	Meet                     // body: the lineage and the server that want to hand over; answer: the leader's lineage
 	Merge                    // body: a chunk of what is handed over

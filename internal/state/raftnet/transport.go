@@ -21,7 +21,9 @@ const SoloAddr raft.ServerAddress = "local"
 
 const (
 	streamTimeout = 10 * time.Second
-	streamPool    = 3
+	// streamPool is how many idle streams to a peer are kept beside the one that replicates. Raft
+	// gives each a buffer of 256 kB.
+	streamPool = 1
 )
 
 // New makes a transport over a stream, which it closes with itself.
