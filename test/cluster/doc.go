@@ -6,5 +6,5 @@
 // Bounds on time are those of the product's promises. They hold on a machine that does nothing else;
 // what other processes take while something is measured stretches the bound by as much (lab.Noise).
 //
-// $SWARM_E2E_FULL=1 asks for all 20 drills; otherwise there are 4.
+// $SWARM_E2E_FULL=1 asks for all 20 drills; otherwise there are 5.
 package cluster

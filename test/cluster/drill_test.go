@@ -21,7 +21,7 @@ func TestDrill(t *testing.T) {
 	apply(t, c.Hosts[0], fmt.Sprintf(stateless, replicas))
 	eventually(t, time.Minute, func() error { return inEndpoints(t.Context(), c.Hosts[0], "web", replicas, c.Hosts) })
 	var took, detected []time.Duration
-	for round := range rounds(20, 4) {
+	for round := range rounds(20, 5) {
 		victim := busiest(t, c)
 		survivors := c.Except(victim)
 		doomed := onThem(t, []*lab.Host{victim})
