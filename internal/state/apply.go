@@ -96,8 +96,8 @@ func (s *Store) propose(ctx context.Context, in *engine.Engine, w Write) (Result
 	if err := s.space.check(); err != nil {
 		return Result{}, err
 	}
-	s.inflight.Add(1)
-	defer s.landed(in)
+	in.Begin()
+	defer in.Landed()
 	return s.commit(ctx, in, s.encode(in.Machine, w))
 }
 
@@ -143,12 +143,6 @@ func (s *Store) translate(err error) error {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	return err
-}
-
-// landed notes the end of a write.
-func (s *Store) landed(in *engine.Engine) {
-	s.inflight.Add(-1)
-	s.tell(in)
 }
 
 // whyNoLeader is the error for a write that found no leader in time.

@@ -57,7 +57,7 @@ func (s *Store) expire(in *engine.Engine) time.Duration {
 			s.log.Debug("expiry waits", "err", err)
 			return time.Second
 		}
-		s.tell(in)
+		in.Tell()
 	}
 	return math.MaxInt64
 }
@@ -73,30 +73,4 @@ func (a all) Error() error {
 		}
 	}
 	return first
-}
-
-// tell has followers learn what is committed: they do with the next entry, so when no write is
-// under way an empty one follows.
-func (s *Store) tell(in *engine.Engine) {
-	if s.inflight.Load() > 0 || !in.Followed() {
-		return
-	}
-	select {
-	case s.nudge <- struct{}{}:
-	default:
-	}
-}
-
-// nudger proposes the empty entries that tell asks for.
-func (s *Store) nudger() {
-	for {
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-s.nudge:
-		}
-		if in := s.instance(); in.Leads() {
-			_ = in.Empty(s.ctx) // a hint: without it followers learn a moment later
-		}
-	}
 }

@@ -78,7 +78,7 @@ func (s *Store) position(in *engine.Engine) (call.Answer, error) {
 func (s *Store) serveBarrier(ctx context.Context, in *engine.Engine, body []byte) (call.Answer, error) {
 	rev, err := s.vouch(ctx, in)
 	if have, n := binary.Uvarint(body); err == nil && n > 0 && have < rev {
-		s.tell(in)
+		in.Tell()
 	}
 	return call.Answer{Revision: rev}, err
 }
@@ -134,8 +134,8 @@ func (s *Store) serveMerge(ctx context.Context, in *engine.Engine, body []byte) 
 	}
 	s.turns.Take(m.From.ID, server, time.Now())
 	m.Now = s.cfg.Lab.Now().Unix()
-	s.inflight.Add(1)
-	defer s.landed(in)
+	in.Begin()
+	defer in.Landed()
 	res, err := s.commit(ctx, in, m.Encode())
 	if err == nil && m.Final {
 		s.turns.End(m.From.ID, server)

@@ -95,10 +95,8 @@ type Store struct {
 	shown atomic.Pointer[machine.Machine]
 	raft  atomic.Pointer[engine.Engine]
 
-	inflight atomic.Int64
-	nudge    chan struct{}
-	present  atomic.Bool // Ready has been true
-	leaving  atomic.Bool
+	present atomic.Bool // Ready has been true
+	leaving atomic.Bool
 
 	mu   sync.Mutex
 	left map[raft.ServerID]bool // asked this leader to be taken out
@@ -116,7 +114,7 @@ type Store struct {
 // of a newer version are errors.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	cfg = cfg.withDefaults()
-	s := &Store{cfg: cfg, log: cfg.Log, nudge: make(chan struct{}, 1), left: map[raft.ServerID]bool{}}
+	s := &Store{cfg: cfg, log: cfg.Log, left: map[raft.ServerID]bool{}}
 	s.space.dir, s.space.min = cfg.Dir, cfg.MinFree
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.barrier.Do, s.barrier.Closed = s.barrierRound, ErrClosed
@@ -124,7 +122,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		s.cancel()
 		return nil, fmt.Errorf("open state %s: %w", cfg.Dir, err)
 	}
-	for _, work := range []func(){s.housekeep, s.lead, s.enrol, s.nudger, s.keep} {
+	for _, work := range []func(){s.housekeep, s.lead, s.enrol, s.keep} {
 		s.wg.Go(work)
 	}
 	if in := s.instance(); in.Alone() {

@@ -42,6 +42,8 @@ type Engine struct {
 	shut    sync.Once
 	closed  error
 	stopped chan struct{}
+	writing atomic.Int64  // writes that are under way
+	nudge   chan struct{} // wakes the teller
 	wg      sync.WaitGroup
 
 	mu      sync.Mutex
@@ -99,6 +101,7 @@ func Run(ctx context.Context, c Config) (*Engine, error) {
 	in := &Engine{
 		Machine: c.Machine, Self: st.ID(), Stores: st, Trans: c.Trans,
 		stopped: make(chan struct{}), changed: make(chan struct{}), idle: make(chan struct{}),
+		nudge: make(chan struct{}, 1),
 	}
 	conf := c.raftConfig()
 	notify := make(chan bool, 8) // unread, it would block Raft's main loop
@@ -119,6 +122,7 @@ func Run(ctx context.Context, c Config) (*Engine, error) {
 		in.follow(notify, seen)
 	})
 	ctx, in.cancel = context.WithCancel(ctx)
+	in.wg.Go(func() { in.teller(ctx) })
 	in.move.Store(st.Current.Former != nil)
 	if c.Reach > 0 {
 		in.arriveAt(ctx, c.Reach)
@@ -186,23 +190,15 @@ func (in *Engine) follow(notify <-chan bool, seen <-chan raft.Observation) {
 	}
 }
 
-// settle commits an entry in the new leader's term, and with another one tells the followers.
+// settle commits an entry in the new leader's term, and tells the followers of it and all before.
 func (in *Engine) settle() {
-	ctx := context.Background() //nolint:forbidigo // ends with the instance
 	term := in.Raft.CurrentTerm()
-	if in.Empty(ctx) != nil {
+	if in.empty(context.Background()) != nil { //nolint:forbidigo // ends with the instance
 		return // leadership went; whoever has it next settles
 	}
 	in.ready.Store(term)
 	in.Broadcast()
-	if in.Followed() {
-		_ = in.Empty(ctx) // a hint: without it they learn a moment later
-	}
-}
-
-// Empty commits an entry that says nothing. Followers learn with it what was committed before.
-func (in *Engine) Empty(ctx context.Context) error {
-	return in.Await(ctx, func() raft.Future { return in.Raft.Barrier(0) })
+	in.Tell()
 }
 
 // Broadcast wakes whoever waits for a change.
