@@ -73,26 +73,48 @@ func (k keys) away() []string {
 	return out
 }
 
-// publish makes a bundle this node's and the swarm's.
+// publish makes a bundle, the successor of this node's keys, the swarm's and this node's. Keys there that are no
+// newer than this node's are in nobody's way: nodes put what they have there when they start.
 func (k keys) publish(ctx context.Context, bundle []byte) error {
-	if err := k.Store.Barrier(ctx); err != nil {
-		return unavailable(err)
+	generation := k.Keys.Generation()
+	for {
+		if err := k.Store.Barrier(ctx); err != nil {
+			return unavailable(err)
+		}
+		w := state.Write{Key: KeysKey, Value: k.Keys.Seal(bundle)}
+		if there, ok := k.Store.View().Get(KeysKey); ok {
+			if err := k.takeOver(there); err != nil {
+				return err
+			}
+			w.Expect = there.ModRevision
+		}
+		if k.Keys.Generation() != generation {
+			return swarm.Refused("somebody else changes the keys at this moment: try again")
+		}
+		_, err := k.Store.Apply(ctx, w)
+		if errors.Is(err, state.ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return unavailable(err)
+		}
+		if err := k.Keys.Update(bundle); err != nil {
+			return err
+		}
+		return k.Peers.Gossip.SetKeys(k.Keys.GossipKeys())
 	}
-	if err := k.Keys.Update(bundle); err != nil {
-		return err
-	}
-	w := state.Write{Key: KeysKey, Value: k.Keys.Seal(bundle)}
-	if there, ok := k.Store.View().Get(KeysKey); ok {
-		w.Expect = there.ModRevision
-	}
-	_, err := k.Store.Apply(ctx, w)
-	if errors.Is(err, state.ErrConflict) {
-		return swarm.Refused("somebody else changes the keys at this moment: try again")
-	}
+}
+
+// takeOver makes the swarm's keys this node's, if they are newer.
+func (k keys) takeOver(there *state.Entry) error {
+	bundle, err := k.Keys.Unseal(there.Value)
 	if err != nil {
-		return unavailable(err)
+		return fmt.Errorf("read %s: %w", KeysKey, err)
 	}
-	return k.Peers.Gossip.SetKeys(k.Keys.GossipKeys())
+	if err := k.Keys.Update(bundle); err != nil && !errors.Is(err, pki.ErrOlder) {
+		return fmt.Errorf("take over the swarm's keys: %w", err)
+	}
+	return nil
 }
 
 // agreed waits until every living node uses this node's generation of keys, and a certificate of the
