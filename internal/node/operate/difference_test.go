@@ -1,0 +1,147 @@
+package operate
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/podman-swarm/podman-swarm/internal/hlc"
+	"github.com/podman-swarm/podman-swarm/internal/node/nodetest"
+	"github.com/podman-swarm/podman-swarm/internal/state"
+	"github.com/podman-swarm/podman-swarm/internal/state/journal"
+	"github.com/podman-swarm/podman-swarm/internal/swarm"
+)
+
+// A restore by writes makes the objects what they were, and leaves alone what belongs to the swarm
+// itself and what expires.
+func TestRestoreByWrites(t *testing.T) {
+	o := operateOn(t, "n1")
+	n := o.nodes[0]
+	n.Put(t, "/pods/default/same", "1")
+	n.Put(t, "/pods/default/changed", "old")
+	n.Put(t, "/pods/default/deleted", "back")
+	n.Put(t, "/swarm/backups/policy", "then")
+	then := n.Store.View()
+	n.Put(t, "/pods/default/changed", "new")
+	n.Put(t, "/pods/default/made", "x")
+	n.Put(t, "/swarm/backups/policy", "now")
+	ctx, cancel := context.WithTimeout(t.Context(), nodetest.Patience)
+	defer cancel()
+	if _, err := n.Store.Apply(ctx, state.Write{Key: "/events/default/e", Value: []byte("e"), Expect: state.Any, TTL: 3600}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Store.Apply(ctx, state.Write{Key: "/pods/default/deleted", Delete: true, Expect: state.Any}); err != nil {
+		t.Fatal(err)
+	}
+	writes := difference(n.Store.View(), then)
+	var done []string
+	for _, w := range writes {
+		verb := "put "
+		if w.Delete {
+			verb = "delete "
+		}
+		done = append(done, verb+w.Key+" "+string(w.Value))
+	}
+	slices.Sort(done)
+	want := "delete /pods/default/made ; put /pods/default/changed old; put /pods/default/deleted back"
+	if got := strings.Join(done, "; "); got != want {
+		t.Errorf("writes %s\nwant %s", got, want)
+	}
+	kept := &backups{Config: o.configs[0]}
+	if err := kept.applyAll(ctx, writes, o.say); err != nil {
+		t.Fatal(err)
+	}
+	if left := difference(n.Store.View(), then); len(left) > 0 {
+		t.Errorf("after the restore %d keys differ: %+v", len(left), left)
+	}
+	for key, want := range map[string]string{"/swarm/backups/policy": "now", "/events/default/e": "e"} {
+		if e, ok := n.Store.View().Get(key); !ok || string(e.Value) != want {
+			t.Errorf("%s is %+v, want %s", key, e, want)
+		}
+	}
+}
+
+func TestRestoreRefuses(t *testing.T) {
+	o := operateOn(t, "n1")
+	b := o.backends[0]
+	wantError(t, b.Files.RestoreFrom(t.Context(), strings.NewReader("no backup"), o.say), "damaged backup")
+	wantError(t, b.Backups.Restore(t.Context(), "n1/none", o.say), `there is no backup "n1/none" on node n1`)
+	wantError(t, b.Backups.Delete(t.Context(), "n2/x"), "backup n2/x is on node n2")
+	wantError(t, b.Backups.SetPolicy(t.Context(), swarm.BackupPolicy{Keep: 0}), "at least 1 backup")
+	wantError(t, b.Backups.SetPolicy(t.Context(), swarm.BackupPolicy{Keep: 1, Every: 1}), "every 1m or more seldom")
+	if p, err := b.Backups.Policy(t.Context()); err != nil || p != defaultPolicy() {
+		t.Errorf("policy %+v, %v", p, err)
+	}
+	want := swarm.BackupPolicy{Every: swarm.Duration(2 * time.Hour), Keep: 3}
+	if err := b.Backups.SetPolicy(t.Context(), want); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := b.Backups.Policy(t.Context()); err != nil || p != want {
+		t.Errorf("policy %+v, %v", p, err)
+	}
+}
+
+// conflict puts a record into the journal: side "ours" was kept, "theirs" was lost.
+func conflict(t *testing.T, n *nodetest.Node, id, key string, lost journal.Side) {
+	t.Helper()
+	c := &journal.Conflict{
+		ID: id, Key: key, At: time.Now().Unix(), Lost: lost,
+		Kept: journal.Side{Lineage: "a", Stamp: hlc.Stamp(2 << 32), Value: []byte("ours")},
+	}
+	n.Put(t, journal.Prefix+id, string(c.Encode()))
+}
+
+func TestConflicts(t *testing.T) {
+	o := operateOn(t, "n1")
+	n, conflicts := o.nodes[0], o.backends[0].Conflicts
+	n.Put(t, "/configmaps/default/a", "ours")
+	n.Put(t, "/configmaps/default/b", "ours")
+	conflict(t, n, "0001", "/configmaps/default/a", journal.Side{Lineage: "b", Stamp: hlc.Stamp(1 << 32), Value: []byte("theirs")})
+	conflict(t, n, "0002", "/configmaps/default/b", journal.Side{Lineage: "b", Stamp: hlc.Stamp(1 << 32), Deleted: true})
+
+	list, err := conflicts.List(t.Context())
+	if err != nil || len(list) != 2 || list[0].Resource != "configmaps" || list[0].Name != "a" || list[0].Namespace != "default" || list[0].Overwritten.Value != nil {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	one, err := conflicts.Get(t.Context(), list[0].ID)
+	if err != nil || string(one.Overwritten.Value.Raw) != "theirs" || string(one.Kept.Value.Raw) != "ours" {
+		t.Errorf("%+v, %v", one, err)
+	}
+	_, err = conflicts.Get(t.Context(), "none")
+	wantError(t, err, `the journal has no conflict "none"`)
+	wantError(t, conflicts.Undo(t.Context(), "none", swarm.UndoRequest{}), `the journal has no conflict "none"`)
+
+	if err := conflicts.Undo(t.Context(), list[0].ID, swarm.UndoRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if e, ok := n.Store.View().Get("/configmaps/default/a"); !ok || string(e.Value) != "theirs" {
+		t.Errorf("undone to %+v", e)
+	}
+	// What was changed since needs a second thought; a deletion can be put back too.
+	n.Put(t, "/configmaps/default/b", "changed")
+	wantError(t, conflicts.Undo(t.Context(), list[1].ID, swarm.UndoRequest{}), "was changed again after the merge")
+	if err := conflicts.Undo(t.Context(), list[1].ID, swarm.UndoRequest{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	if e, ok := n.Store.View().Get("/configmaps/default/b"); ok {
+		t.Errorf("undone to %+v, want it deleted", e)
+	}
+}
+
+func TestFromKey(t *testing.T) {
+	for key, want := range map[string]string{
+		"/pods/default/web":                    "pods default web",
+		"/namespaces/default":                  "namespaces  default",
+		"/example.org/widgets/default/w":       "widgets.example.org default w",
+		"/swarm/keys":                          "  ",
+		"/odd":                                 "  ",
+		"/services/specs/kube-system/kube-dns": "services kube-system kube-dns",
+	} {
+		resource, namespace, name := fromKey(key)
+		if got := resource + " " + namespace + " " + name; got != want {
+			t.Errorf("%s: %q, want %q", key, got, want)
+		}
+	}
+}
