@@ -41,6 +41,7 @@ type Engine struct {
 	ended   error
 	shut    sync.Once
 	closed  error
+	ending  chan struct{} // closed when Raft is about to be stopped
 	stopped chan struct{}
 	writing atomic.Int64  // writes that are under way
 	nudge   chan struct{} // wakes the teller
@@ -101,16 +102,19 @@ func Run(ctx context.Context, c Config) (*Engine, error) {
 	in := &Engine{
 		Machine: c.Machine, Self: st.ID(), Stores: st, Trans: c.Trans,
 		stopped: make(chan struct{}), changed: make(chan struct{}), idle: make(chan struct{}),
-		nudge: make(chan struct{}, 1),
+		nudge: make(chan struct{}, 1), ending: make(chan struct{}),
 	}
 	conf := c.raftConfig()
 	notify := make(chan bool, 8) // unread, it would block Raft's main loop
 	conf.NotifyCh = notify
-	r, err := raft.NewRaft(conf, c.Machine, st.Logs, st.Stable, st.Snaps, c.Trans)
+	var members atomic.Pointer[raft.Raft] // Raft sends before it is known here
+	trans := paced{c.Trans, func() raft.Configuration { return configuration(members.Load()) }, in.ending}
+	r, err := raft.NewRaft(conf, c.Machine, st.Logs, st.Stable, st.Snaps, trans)
 	if err != nil {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
 	in.Raft = r
+	members.Store(r)
 	seen := make(chan raft.Observation, 16)
 	observer := raft.NewObserver(seen, false, func(o *raft.Observation) bool {
 		_, ok := o.Data.(raft.LeaderObservation)
@@ -223,8 +227,13 @@ func (in *Engine) Leads() bool {
 
 // Members is the newest configuration in the log, which counts from when it is written, not only
 // from when it is committed.
-func (in *Engine) Members() raft.Configuration {
-	f := in.Raft.GetConfiguration()
+func (in *Engine) Members() raft.Configuration { return configuration(in.Raft) }
+
+func configuration(r *raft.Raft) raft.Configuration {
+	if r == nil {
+		return raft.Configuration{}
+	}
+	f := r.GetConfiguration()
 	if f.Error() != nil { // never: it is answered from memory
 		return raft.Configuration{}
 	}
@@ -352,6 +361,7 @@ func (in *Engine) Voters() []string {
 func (in *Engine) Halt() error {
 	in.once.Do(func() {
 		in.drain()
+		close(in.ending)
 		in.Stores.Release()
 		in.ended = in.Raft.Shutdown().Error()
 		close(in.stopped)
