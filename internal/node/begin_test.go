@@ -1,0 +1,160 @@
+package node
+
+import (
+	"bytes"
+	"encoding/base64"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/podman-swarm/podman-swarm/internal/node/nodetest"
+	"github.com/podman-swarm/podman-swarm/internal/pki"
+)
+
+// hollowNode is the configuration of a node that needs nothing of this machine but ports.
+func hollowNode(t *testing.T, name string) Config {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
+	}
+	c := Config{
+		DataDir: filepath.Join(t.TempDir(), "data"), NodeName: name, AdvertiseAddr: "127.0.0.1", Runtime: runtimeHollow, LogLevel: "error",
+		BindAddr: nodetest.Address(t), APIAddr: nodetest.Address(t),
+	}.WithDefaults()
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func wantLine(t *testing.T, err error, want string) {
+	t.Helper()
+	if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(strings.TrimSpace(err.Error()), "\n") {
+		t.Errorf("error %v\nwant one line with %q", err, want)
+	}
+}
+
+func wantGone(t *testing.T, dir string) {
+	t.Helper()
+	if entries, err := os.ReadDir(dir); !os.IsNotExist(err) {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}
+
+func TestInit(t *testing.T) {
+	c := hollowNode(t, "n1")
+	key := bytes.Repeat([]byte{5}, 32)
+	c.EncryptionKey = filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(c.EncryptionKey, []byte(base64.StdEncoding.EncodeToString(key)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := Init(t.Context(), c, &out); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := pki.Open(filepath.Join(c.DataDir, "pki"))
+	if err != nil || !bytes.Equal(keys.GossipKeys()[0], key) {
+		t.Errorf("gossip begins with %x, %v", keys.GossipKeys(), err)
+	}
+	if want := "podman-swarm join " + c.wireAddr() + " --token pswt1."; !strings.Contains(out.String(), want) {
+		t.Errorf("said %q, want %q", out.String(), want)
+	}
+	wantLine(t, Init(t.Context(), c, &out), "is the data directory of node n1 already: start its agent, or run podman-swarm reset --yes first")
+	wantLine(t, Join(t.Context(), c, "127.0.0.1:1", "t", &out), "is the data directory of node n1 already")
+	c.NodeName = "n2"
+	wantLine(t, Init(t.Context(), c, &out), `--node-name "n2": `)
+}
+
+func TestInitRefusals(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(*Config)
+		want   string
+	}{
+		"a key that is none":          {func(c *Config) { c.EncryptionKey = "/dev/null" }, "--encryption-key: /dev/null does not hold 32 bytes in base64"},
+		"no certificate":              {func(c *Config) { c.TLSCert, c.TLSKey = "/dev/null", "/dev/null" }, "--tls-cert, --tls-key: "},
+		"no authority":                {func(c *Config) { c.TLSCA = "/dev/null" }, "--tls-ca: /dev/null holds no certificate in PEM"},
+		"an address of somebody else": {func(c *Config) { c.BindAddr = "192.0.2.1:7946" }, "--bind-addr: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := hollowNode(t, "n1")
+			tt.change(&c)
+			wantLine(t, Init(t.Context(), c, &strings.Builder{}), tt.want)
+			wantGone(t, c.DataDir)
+		})
+	}
+}
+
+func TestJoinRefusals(t *testing.T) {
+	var out strings.Builder
+	c := hollowNode(t, "n2")
+	wantLine(t, Join(t.Context(), c, "127.0.0.1:1", "", &out), "--join 127.0.0.1:1 needs --join-token")
+	wantGone(t, c.DataDir)
+	wantLine(t, Join(t.Context(), c, "127.0.0.1:1", "pswt1.nonsense", &out), "token")
+	wantGone(t, c.DataDir)
+	c.EncryptionKey = "/any"
+	wantLine(t, Join(t.Context(), c, "127.0.0.1:1", "t", &out), "--encryption-key /any: only the first node of a swarm may be given one")
+	wantGone(t, c.DataDir)
+	if out.Len() > 0 {
+		t.Errorf("said %q", out.String())
+	}
+}
+
+// Data that is not a member's yet is nobody's to overwrite.
+func TestJoinOverForeignData(t *testing.T) {
+	c := hollowNode(t, "n2")
+	if _, err := pki.Open(filepath.Join(c.DataDir, "pki")); err != nil {
+		t.Fatal(err)
+	}
+	wantLine(t, Join(t.Context(), c, "127.0.0.1:1", "t", &strings.Builder{}), "has the data of another swarm already")
+	if _, err := os.Stat(filepath.Join(c.DataDir, "pki", "ca.key")); err != nil {
+		t.Error(err)
+	}
+}
+
+// A node that was cut off while it joined must not begin a swarm of its own by mistake; it tries again under
+// the key that the swarm may know already.
+func TestInterruptedJoin(t *testing.T) {
+	c := hollowNode(t, "n2")
+	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(c.DataDir, joiningFile), []byte(`{"name":"n2","key":"a2V5"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantLine(t, Run(t.Context(), c), "was about to join a swarm when it was interrupted: say --join and --join-token again, or run: podman-swarm reset --yes")
+}
+
+// A node that has left stays away until it is reset, and nobody starts it again and again.
+func TestLeftNode(t *testing.T) {
+	c := hollowNode(t, "n1")
+	if err := Init(t.Context(), c, &strings.Builder{}); err != nil {
+		t.Fatal(err)
+	}
+	m, ok, err := loadMembership(filepath.Join(c.DataDir, memberFile))
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	m.Left = time.Now()
+	if err := m.save(filepath.Join(c.DataDir, memberFile)); err != nil {
+		t.Fatal(err)
+	}
+	err = Run(t.Context(), c)
+	wantLine(t, err, "node n1 left the swarm at ")
+	if !Over(err) {
+		t.Error("it would be started again")
+	}
+}
+
+func TestRestoreRefusals(t *testing.T) {
+	c := hollowNode(t, "n1")
+	var out strings.Builder
+	wantLine(t, Restore(t.Context(), c, filepath.Join(t.TempDir(), "none"), &out), "no such file")
+	bad := filepath.Join(t.TempDir(), "bad.tar.gz")
+	if err := os.WriteFile(bad, []byte("no backup"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantLine(t, Restore(t.Context(), c, bad, &out), "damaged backup")
+	wantGone(t, c.DataDir)
+}
