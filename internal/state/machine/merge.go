@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"strings"
 	"time"
 
@@ -147,7 +148,11 @@ func (f *Machine) merge(m *Merge) *Outcome {
 		theirs: f.lineage.Of(m.From.ID).Clone(m.From.ID), taken: m.From.Of(m.To),
 	}
 	// The room for the last step is there before the first: a change takes two revisions at most.
-	end, err := jump(max(f.rev.Load()+2*uint64(len(changes)), m.Newest), 0)
+	least := max(f.rev.Load()+2*uint64(len(changes)), m.Newest)
+	end, err := jump(least, m.stride(least))
+	if errors.Is(err, ErrExhausted) {
+		end, err = jump(least, 0)
+	}
 	if err != nil {
 		return refused(err)
 	}
@@ -156,6 +161,19 @@ func (f *Machine) merge(m *Merge) *Outcome {
 	}
 	g.note(end)
 	return &Outcome{Result: Result{Revision: f.rev.Load()}, Merged: &g.counts}
+}
+
+// maxStride is how many steps a merge leaves out at most.
+const maxStride = 1 << 20
+
+// stride is how many steps this merge leaves out: the same on all replicas of a lineage, and another
+// number elsewhere. Parts of the lineage that hands over may go on and merge a third one meanwhile; both
+// would begin at the next step after its newest revision.
+func (m *Merge) stride(least uint64) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(m.To + " " + m.From.ID)) // never fails
+	_, _ = h.Write(binary.BigEndian.AppendUint64(nil, least))
+	return h.Sum64() % maxStride
 }
 
 // note remembers what was merged. The first time that something new of a lineage is complete,
