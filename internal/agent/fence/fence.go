@@ -35,10 +35,13 @@ func (s Sight) minority() bool { return s.Known >= 3 && 2*s.Alive <= s.Known }
 // A Decision is what a node thinks of its place; the zero value is that of a node that has just
 // started.
 type Decision struct {
-	met  bool      // it has been part of a majority
-	cut  bool      // it is cut off
-	lost time.Time // when it lost sight of the majority; zero: it sees it
-	back time.Time // when it saw the majority again while cut
+	met bool // it has been part of a majority
+	cut bool // it is cut off
+	// doubt: what it knows may not be what the others do. It has lost sight of the majority, or has a history
+	// of its own, and was not back for long enough since.
+	doubt bool
+	lost  time.Time // when it lost sight of the majority; zero: it sees it
+	back  time.Time // when it saw the majority again while cut or in doubt
 }
 
 // Cut tells whether pods that must not run twice are to be stopped.
@@ -46,12 +49,12 @@ func (d Decision) Cut() bool { return d.cut }
 
 // Hold tells whether such pods must not be started: the node is cut off, or may be, or has not met the
 // others since it started. A pod that is new may have been made on both sides.
-func (d Decision) Hold() bool { return d.cut || !d.met || !d.lost.IsZero() }
+func (d Decision) Hold() bool { return d.cut || !d.met || d.doubt }
 
 // Next takes in what is seen now, and says when to look again without news; zero: never.
 func (d Decision) Next(s Sight, now time.Time) (next Decision, again time.Time) {
 	if s.minority() {
-		d.back = time.Time{}
+		d.back, d.doubt = time.Time{}, d.doubt || d.met
 		if d.lost.IsZero() {
 			d.lost = now
 		}
@@ -64,9 +67,9 @@ func (d Decision) Next(s Sight, now time.Time) (next Decision, again time.Time) 
 	d.lost = time.Time{}
 	switch {
 	case !s.Settled && d.Hold():
-		d.back = time.Time{}
+		d.back, d.doubt = time.Time{}, true
 		return d, now.Add(unsettled)
-	case !d.cut:
+	case !d.cut && !d.doubt:
 		d.met = true
 		return d, time.Time{}
 	case d.back.IsZero():
