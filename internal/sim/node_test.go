@@ -117,6 +117,19 @@ func (n *node) boot() error {
 	return nil
 }
 
+// start boots the node, again and again, as its service does: a replica that is damaged needs peers,
+// which may not have met it yet.
+func (n *node) start() error {
+	for try := 1; ; try++ {
+		err := n.boot()
+		if err == nil || try == 5 {
+			return err
+		}
+		n.c.say("boot %s: %v", n.name, err)
+		elapse(2 * time.Second)
+	}
+}
+
 // run does what a node does once its state is open.
 func (l *life) run() {
 	l.fence = fence.New(fence.Config{Sight: l.sight, Seen: l.gossip.Changed, Now: l.n.clock})

@@ -104,7 +104,7 @@ func (l *life) decideAsLeader(ctx context.Context, s *state.Store) {
 			return
 		}
 		d.round(ctx)
-		pause(ctx, decideEvery)
+		pause(ctx, d.every())
 	}
 }
 
@@ -126,6 +126,11 @@ type decider struct {
 	nodes   cache.Indexer
 	bench   *liveness.Bench
 	evictAt map[string]time.Time // tolerations that run
+}
+
+// every is how often there is a round: the more pods, the longer one takes.
+func (d *decider) every() time.Duration {
+	return decideEvery + time.Duration(d.s.View().Count(podsPrefix, "/pods0"))*time.Millisecond/3
 }
 
 func (d *decider) round(ctx context.Context) {
@@ -249,64 +254,87 @@ func (r podRuntime) run(ctx context.Context) {
 	if s.Ready(ctx) != nil {
 		return
 	}
-	for ctx.Err() == nil {
-		r.round(ctx, s)
-		pause(ctx, lookEvery)
+	var seen uint64
+	for again := true; ctx.Err() == nil; pause(ctx, lookEvery) {
+		// Most rounds find nothing new.
+		if v := s.View(); again || v.Revision() != seen {
+			seen = v.Revision()
+			again = r.round(ctx, s, v)
+		}
 	}
 }
 
-func (r podRuntime) round(ctx context.Context, s *state.Store) {
+// round makes what runs here what the store wants, and reports whether it must look again without news.
+func (r podRuntime) round(ctx context.Context, s *state.Store, v state.View) (again bool) {
 	mine, entries := map[string]pod{}, map[string]*state.Entry{}
-	list(s.View(), podsPrefix, func(e *state.Entry, p pod) {
+	var stop []string
+	var start []pod
+	list(v, podsPrefix, func(e *state.Entry, p pod) {
 		if p.Node == r.l.n.name {
 			mine[p.Name], entries[p.Name] = p, e
+			again = again || p.Single // the fence is no news
 		}
 	})
 	for name, uid := range r.l.n.pods.all() {
-		p, ok := mine[name]
-		if !ok || p.UID != uid || p.Ending || p.Single && r.l.fence.Cut() {
-			r.stop(ctx, name)
+		if p, ok := mine[name]; !ok || p.UID != uid || p.Ending || p.Single && r.l.fence.Cut() {
+			stop = append(stop, name)
 		}
 	}
+	r.stop(ctx, stop)
 	now := r.l.n.pods.all()
+	for name, p := range mine {
+		if _, runs := now[name]; !runs && !p.Ending && !(p.Single && r.l.fence.Hold()) {
+			start = append(start, p)
+		}
+	}
+	r.start(ctx, start)
+	now = r.l.n.pods.all()
 	for name, p := range mine {
 		e := entries[name]
 		_, runs := now[name]
+		var err error
 		switch {
 		case p.Ending && !runs:
-			_ = remove(ctx, s, e.Key, e.ModRevision) // or in the next round
-			continue
-		case !p.Ending && !runs && !(p.Single && r.l.fence.Hold()):
-			runs = r.start(ctx, p)
-		}
-		if !p.Ending && p.Running != runs {
+			err = remove(ctx, s, e.Key, e.ModRevision)
+		case !p.Ending && p.Running != runs:
 			p.Running = runs
-			_ = put(ctx, s, e.Key, p, e.ModRevision)
+			err = put(ctx, s, e.Key, p, e.ModRevision)
 		}
+		again = again || err != nil
 	}
+	return again || len(stop) > 0
 }
 
-func (r podRuntime) start(ctx context.Context, p pod) bool {
+func (r podRuntime) start(ctx context.Context, all []pod) {
+	if len(all) == 0 {
+		return
+	}
 	pause(ctx, startTakes)
 	pods := &r.l.n.pods
 	pods.mu.Lock()
 	defer pods.mu.Unlock()
-	if r.l.over.Load() || ctx.Err() != nil {
-		return false
+	for _, p := range all {
+		// The fence may have come down meanwhile.
+		if !r.l.over.Load() && ctx.Err() == nil && !(p.Single && r.l.fence.Hold()) {
+			pods.uid[p.Name] = p.UID
+			r.l.n.c.started(r.l.n, p)
+		}
 	}
-	pods.uid[p.Name] = p.UID
-	r.l.n.c.started(r.l.n, p)
-	return true
 }
 
-func (r podRuntime) stop(ctx context.Context, name string) {
+func (r podRuntime) stop(ctx context.Context, names []string) {
+	if len(names) == 0 {
+		return
+	}
 	pause(ctx, stopTakes)
 	pods := &r.l.n.pods
 	pods.mu.Lock()
 	defer pods.mu.Unlock()
-	if !r.l.over.Load() && ctx.Err() == nil {
-		delete(pods.uid, name)
-		r.l.n.c.ended(r.l.n, name)
+	for _, name := range names {
+		if !r.l.over.Load() && ctx.Err() == nil {
+			delete(pods.uid, name)
+			r.l.n.c.ended(r.l.n, name)
+		}
 	}
 }
 

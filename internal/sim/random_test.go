@@ -114,8 +114,10 @@ func (a *author) next() {
 	switch k := a.rnd.IntN(20); {
 	case k < 5 && off != nil:
 		a.tell("boot %s", off.name)
-	case k < 8 && many:
-		a.tell("%s %s", []string{"kill", "power-failure", "shut-down"}[a.rnd.IntN(3)], up.name)
+	case k < 7 && many:
+		a.tell("%s %s", []string{"kill", "power-failure"}[a.rnd.IntN(2)], up.name)
+	case k < 8 && many: // not for longer: pods run on, unfenced (ADR 0010)
+		a.tell("shut-down %s\nwait %dms\nboot %s", up.name, a.between(200, 3000), up.name)
 	case k < 12:
 		a.partition()
 	case k < 13:

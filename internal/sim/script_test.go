@@ -233,7 +233,7 @@ func (s *script) shutDown(x command) {
 
 func (s *script) boot(x command) {
 	for _, n := range s.list(x.args) {
-		if err := n.boot(); err != nil {
+		if err := n.start(); err != nil {
 			s.fail("boot %s: %v", n.name, err)
 		}
 	}
