@@ -71,6 +71,10 @@ e2e: build bin/hello ## end to end on lab hosts: rootful and rootless, both Podm
 fuzz: ## every fuzz target for FUZZTIME (default 20s)
 	@scripts/fuzz
 
+.PHONY: soak
+soak: ## random histories of whole clusters in virtual time (HISTORIES=2000; SWARM_SIM_SEED=N repeats one)
+	SWARM_SIM_HISTORIES=$(or $(HISTORIES),2000) go test ./internal/sim -run Histories -timeout 0 -v
+
 .PHONY: bench
 bench: build ## the figures beside their budgets: a table and bench/results/latest.json
 	@scripts/bench
