@@ -11,9 +11,6 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// peerPort is where nodes reach each other.
-const peerPort = "7946"
-
 // Cluster is hosts whose agents form one swarm.
 type Cluster struct {
 	Hosts []*Host
@@ -56,27 +53,37 @@ func (c *Cluster) Remove(ctx context.Context) error {
 	return errors.Join(c.Heal(ctx), each(ctx, c.Hosts, func(ctx context.Context, h *Host) error { return h.Remove(ctx) }))
 }
 
-// Form begins a swarm on the first host and lets all others join it, as a person would who pastes
-// the join command on each of them.
+// Form begins a swarm on the first host and lets all others join it, as a person does: init, then the
+// join command that it printed, pasted on each of the others.
 func (c *Cluster) Form(ctx context.Context) error {
-	if err := c.Hosts[0].StartAgent(ctx); err != nil {
-		return fmt.Errorf("%s: %w", c.Hosts[0].Name, err)
-	}
-	return c.Join(ctx, c.Hosts[0], c.Hosts[1:]...)
-}
-
-// Join makes hosts members of via's swarm, with one token for all.
-func (c *Cluster) Join(ctx context.Context, via *Host, hosts ...*Host) error {
-	if len(hosts) == 0 {
-		return nil
-	}
-	token, err := via.Token(ctx)
+	first := c.Hosts[0]
+	out, err := first.Swarm(ctx, "init", "--advertise-addr", first.Addr(), "--no-service")
 	if err != nil {
 		return err
 	}
-	return each(ctx, hosts, func(ctx context.Context, h *Host) error {
-		return h.StartAgent(ctx, "--join", via.Addr()+":"+peerPort, "--join-token", token)
+	paste, err := joinCommand(out)
+	if err != nil {
+		return err
+	}
+	if err := first.StartAgent(ctx); err != nil {
+		return fmt.Errorf("%s: %w", first.Name, err)
+	}
+	return each(ctx, c.Hosts[1:], func(ctx context.Context, h *Host) error {
+		if _, err := h.Swarm(ctx, append(slices.Clone(paste), "--advertise-addr", h.Addr(), "--no-service")...); err != nil {
+			return err
+		}
+		return h.StartAgent(ctx)
 	})
+}
+
+// joinCommand finds the command for newcomers in what init printed, without the program's name.
+func joinCommand(out string) ([]string, error) {
+	for line := range strings.Lines(out) {
+		if words := strings.Fields(line); len(words) > 2 && words[0] == "podman-swarm" && words[1] == "join" {
+			return words[1:], nil
+		}
+	}
+	return nil, fmt.Errorf("no join command in %q", out)
 }
 
 // Swarm runs podman-swarm on the host with its data directory.
@@ -87,19 +94,6 @@ func (h *Host) Swarm(ctx context.Context, args ...string) (string, error) {
 		return out, fmt.Errorf("podman-swarm %s on %s: %w: %s%s", strings.Join(args, " "), h.Name, err, out, errOut)
 	}
 	return out, nil
-}
-
-// Token makes a join token: the last word of what the command prints.
-func (h *Host) Token(ctx context.Context) (string, error) {
-	out, err := h.Swarm(ctx, "token", "create")
-	if err != nil {
-		return "", err
-	}
-	words := strings.Fields(out)
-	if len(words) == 0 {
-		return "", fmt.Errorf("podman-swarm token create on %s printed nothing", h.Name)
-	}
-	return words[len(words)-1], nil
 }
 
 // Leader asks a host who leads.

@@ -37,6 +37,7 @@ type Host struct {
 	Repo     string // absolute path of the checkout
 	Work     string // where the lab keeps the hosts' disks
 	Program  string // the agent's executable; "": Bin("podman-swarm")
+	Data     string // the agent's data directory as the host sees it; "": where tests do not meet the default
 
 	mu  sync.Mutex
 	api *api // of the kubeconfig that was last seen
@@ -84,9 +85,13 @@ func (h *Host) Addr() string { return "10.77.0." + h.Index() }
 
 // DataDir is the agent's data directory as the host sees it, and as we see it from outside.
 func (h *Host) DataDir() (inside, outside string) {
-	inside = "/var/lib/podman-swarm"
-	if h.Rootless {
+	switch {
+	case h.Data != "":
+		inside = h.Data
+	case h.Rootless:
 		inside = "/home/podlab/swarm"
+	default:
+		inside = "/var/lib/podman-swarm"
 	}
 	return inside, h.Outside(inside)
 }
