@@ -13,7 +13,7 @@ func TestRefusals(t *testing.T) {
 	inside, _ := machine.DataDir()
 	tmp := "/tmp/refusals-" + machine.Name
 	agent := machine.Bin("podman-swarm") + " agent"
-	fresh := agent + " --node-name other --api-addr 127.0.0.1:7443 --data-dir " + tmp
+	fresh := agent + " --node-name other --api-addr 127.0.0.1:7443 --bind-addr 0.0.0.0:8946 --data-dir " + tmp
 	setup := `set -e; mkdir -p ` + tmp + `/newer; cd ` + tmp + `; echo 999 >newer/VERSION; echo 'nodeNam: x' >bad.yaml`
 	if out, errOut, err := machine.Run(t.Context(), "", "sh", "-c", setup); err != nil {
 		t.Fatal(err, out, errOut)
@@ -26,6 +26,7 @@ func TestRefusals(t *testing.T) {
 		{"directory in use", agent + " --data-dir " + inside, "in use by another agent", ""},
 		{"newer directory", agent + " --data-dir " + tmp + "/newer", "written by a newer release", ""},
 		{"port in use", fresh + "/d1 --api-addr 0.0.0.0:6443", "address already in use", ""},
+		{"port for nodes in use", fresh + "/d1 --bind-addr 0.0.0.0:7946", "--bind-addr: listen tcp 0.0.0.0:7946: bind: address already in use", ""},
 		{"unreadable socket", fresh + "/d2 --podman-socket /nosuch/podman.sock", "/nosuch/podman.sock", ""},
 		{"missing nft", fresh + "/d3", "nft is not installed: install the package nftables", "nft"},
 		{"missing podman", fresh + "/d4", "podman is not installed: install the package podman", "podman"},
