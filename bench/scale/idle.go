@@ -16,7 +16,8 @@ import (
 
 // idleFull are the idle figures with all pods running.
 func (s *scale) idleFull(ctx context.Context) error {
-	if err := s.idle(ctx, fmt.Sprintf("%d nodes, %d pods", s.nodes, s.nodes*s.perNode)); err != nil {
+	size := fmt.Sprintf("%d nodes, %d pods", s.nodes, s.nodes*s.perNode)
+	if err := s.idle(ctx, size); err != nil {
 		return err
 	}
 	var rss, anon []float64
@@ -27,7 +28,6 @@ func (s *scale) idleFull(ctx context.Context) error {
 		}
 		rss, anon = append(rss, u.RSS), append(anon, u.Anon)
 	}
-	size := fmt.Sprintf("%d nodes, %d pods", s.nodes, s.nodes*s.perNode)
 	s.table.Add("memory of a node, RSS, "+size, measure.Median(rss), "MB", "", fmt.Sprintf("median; least %.0f, most %.0f; the program's pages are shared by all here", slices.Min(rss), slices.Max(rss)))
 	s.table.Add("memory of a node, anonymous, "+size, measure.Median(anon), "MB", "", fmt.Sprintf("median; least %.0f, most %.0f", slices.Min(anon), slices.Max(anon)))
 	return nil
