@@ -30,12 +30,12 @@ func TestMain(m *testing.M) {
 		switch os.Args[1] {
 		case Command:
 			if err := Main(context.Background(), os.Args[2:]); err != nil {
-				fmt.Println("failed:", err)
+				fmt.Fprintln(os.Stdout, "failed:", err)
 				os.Exit(1)
 			}
 			return
 		case "agent":
-			fmt.Println("failed:", agent(os.Args[2], os.Args[3]))
+			fmt.Fprintln(os.Stdout, "failed:", agent(os.Args[2], os.Args[3]))
 			os.Exit(1)
 		case "again":
 			again(os.Args[2])
@@ -64,7 +64,7 @@ func agent(dir, pause string) error {
 	if err := Prepare(); err != nil {
 		return err
 	}
-	fmt.Println("agent", os.Getpid(), l.Addr())
+	fmt.Fprintln(os.Stdout, "agent", os.Getpid(), l.Addr())
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -83,7 +83,7 @@ func again(dir string) {
 	_, err := datadir.Open(dir)
 	var status syscall.WaitStatus
 	child, _ := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
-	fmt.Printf("again %d open=%v lock=%v child=%d env=%s args=%q\n", os.Getpid(), open, err, child, os.Getenv("DRILL_TEST"), os.Args[3:])
+	fmt.Fprintf(os.Stdout, "again %d open=%v lock=%v child=%d env=%s args=%q\n", os.Getpid(), open, err, child, os.Getenv("DRILL_TEST"), os.Args[3:])
 }
 
 func TestPlaysDead(t *testing.T) {
