@@ -25,15 +25,14 @@ type Authority struct {
 	now  func() time.Time
 	keys atomic.Pointer[keyring]
 	mu   sync.Mutex // held while files are rewritten
-
-	firstGossip []byte // of a cluster that begins; nil: a random one
+	seed []byte     // the gossip key of a cluster that begins
 }
 
 // Open loads the keys in dir and makes what is missing: both CAs, the ServiceAccount key, the
 // encryption keys, the keys that the nodes of a cluster share. It finishes an Update that was
 // interrupted. An unreadable or damaged file is an error that names it.
 func Open(dir string) (*Authority, error) {
-	return open(&Authority{dir: dir, now: time.Now})
+	return Begin(dir, randomKey())
 }
 
 // Begin is Open for the first node of a cluster: when the directory has never been a cluster's, its
@@ -42,7 +41,7 @@ func Begin(dir string, gossipKey []byte) (*Authority, error) {
 	if len(gossipKey) != keyLen {
 		return nil, fmt.Errorf("the gossip key has %d bytes, it must have %d", len(gossipKey), keyLen)
 	}
-	return open(&Authority{dir: dir, now: time.Now, firstGossip: bytes.Clone(gossipKey)})
+	return open(&Authority{dir: dir, now: time.Now, seed: bytes.Clone(gossipKey)})
 }
 
 func open(a *Authority) (*Authority, error) {

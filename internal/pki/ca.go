@@ -16,8 +16,7 @@ import (
 
 const (
 	clusterCA = "podman-swarm" // the cluster CA's common name
-	// serverName is a server's. It differs from the CA's: OpenSSL takes a certificate whose subject is
-	// its issuer's for one that signed itself, and believes none of these.
+	// serverName is a server's: with the CA's, OpenSSL would take its certificate for self-signed.
 	serverName  = "podman-swarm-server"
 	caLife      = 10 * 365 * 24 * time.Hour
 	servingLife = 90 * 24 * time.Hour

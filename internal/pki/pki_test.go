@@ -18,7 +18,7 @@ import (
 
 func mustOpen(t *testing.T, dir string, now time.Time) *Authority {
 	t.Helper()
-	a, err := open(&Authority{dir: dir, now: func() time.Time { return now }})
+	a, err := open(&Authority{dir: dir, now: func() time.Time { return now }, seed: randomKey()})
 	if err != nil {
 		t.Fatal(err)
 	}

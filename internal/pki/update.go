@@ -236,11 +236,7 @@ func (a *Authority) loadShared() (shared, error) {
 }
 
 func (a *Authority) makeShared() (shared, error) {
-	first := a.firstGossip
-	if first == nil {
-		first = randomKey()
-	}
-	s := shared{Format: bundleFormat, Cluster: newCluster(), Generation: 1, Gossip: []gossipKey{{1, first}}, ClusterKey: randomKey()}
+	s := shared{Format: bundleFormat, Cluster: newCluster(), Generation: 1, Gossip: []gossipKey{{1, a.seed}}, ClusterKey: randomKey()}
 	data, err := json.Marshal(s)
 	if err != nil {
 		return s, fmt.Errorf("write %s: %w", sharedName, err)
