@@ -29,6 +29,9 @@ func (o *operations) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.Error(w, `{"error":"this node is still starting: try again in a moment"}`, http.StatusServiceUnavailable)
 }
 
+// caGrace is longer than a mounted ConfigMap takes to follow: pods read the authorities there.
+const caGrace = 90 * time.Second
+
 // farewellTime lets the answer to a leave get through before the agent ends.
 const farewellTime = 300 * time.Millisecond
 
@@ -59,6 +62,7 @@ func (c *cluster) operate(ctx context.Context, loopback *rest.Config, stop conte
 		Node: c.host.cfg.NodeName, Addr: c.host.cfg.wireAddr(), Freeze: c.host.cfg.OnQuorumLoss == freeze,
 		Store: c.store, Peers: c.peers, Keys: c.keys, Cert: c.cert, Tokens: c.admitter.Tokens(),
 		REST: loopback, Client: client, Backups: c.host.dir.File("backups"), Release: version.Swarm(), Log: c.host.log.With("part", "swarm"),
+		CAGrace: caGrace,
 		Left: func() error {
 			err := c.host.me.leave()
 			time.AfterFunc(farewellTime, stop)

@@ -29,7 +29,18 @@ const (
 
 // RotateCA implements swarm.Keys.
 func (k keys) RotateCA(ctx context.Context, say swarm.Progress) error {
-	return k.rotate(ctx, say, "certificate authority", k.Keys.CAPhase, k.Keys.RotateCA)
+	return k.rotate(ctx, say, "certificate authority", k.Keys.CAPhase, func() ([]byte, error) {
+		// Pods learn of the new one by their mounted files, which takes them up to a minute.
+		if k.Keys.CAPhase() == pki.Used && k.CAGrace > 0 {
+			say("certificate authority: the new one is in use; the old one is believed for %s more, until every pod knows", k.CAGrace)
+			select {
+			case <-time.After(k.CAGrace):
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		return k.Keys.RotateCA()
+	})
 }
 
 // RotateGossipKey implements swarm.Keys.

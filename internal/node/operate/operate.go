@@ -33,6 +33,8 @@ type Config struct {
 	Client  kubernetes.Interface
 	Backups string // directory
 	Release string
+	// CAGrace is how long a replaced certificate authority is believed when the new one is in use everywhere.
+	CAGrace time.Duration
 	// Left is called when this node has left the swarm: its agent is to end.
 	Left func() error
 	// PlayDead has this node's agent die after delay, for a drill, and start again after pause. It returns
