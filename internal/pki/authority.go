@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -81,7 +82,7 @@ func (a *Authority) GossipKeys() [][]byte {
 
 // IssuerFile is the path of the certificate of the CA that issues now, which CAKeyFile belongs
 // to. It always holds exactly one certificate: signers want that.
-func (a *Authority) IssuerFile() string { return a.path("ca-issuer.crt") }
+func (a *Authority) IssuerFile() string { return a.path(issuerName) }
 
 // CAFile is the path of the certificates of every cluster CA that is believed, as in CAPEM.
 func (a *Authority) CAFile() string { return a.path("ca.crt") }
@@ -144,10 +145,13 @@ func (a *Authority) FrontProxy() (certFile, keyFile string, err error) {
 }
 
 // ensure makes the certificate in certFile be one of want issued by c with enough life left. The
-// key is kept: replacing two files is not atomic, and a reader between the two would see a pair
-// that does not match. The certificate is returned also when it could not be written.
+// key is kept unless it is damaged: replacing two files is not atomic, and a reader between the two
+// would see a pair that does not match. The certificate is returned also when it could not be written.
 func (a *Authority) ensure(c *ca, certFile, keyFile string, want *x509.Certificate, life time.Duration) ([]byte, *ecdsa.PrivateKey, error) {
 	key, err := loadKey(keyFile)
+	if errors.Is(err, errDamaged) {
+		key, err = makeKey(keyFile)
+	}
 	if err != nil {
 		return nil, nil, err
 	}

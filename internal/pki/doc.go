@@ -17,11 +17,17 @@
 //	encryption.yaml                    upstream EncryptionConfiguration (secretbox keys)
 //	cluster.json                       the cluster's name, the generation of its keys, gossip keys,
 //	                                   the key that seals what is replicated
+//	sums                               SHA-256 of the files above that nothing else could be made from
+//	                                   again: ca, front-proxy-ca, sa, encryption, cluster
 //	update.json                        only while keys are being changed: see below
 //
 // A key is always written before the certificate that needs it, so a crash in between is
 // repaired at the next Open. A certificate whose key is gone is an error that names the file:
 // nothing is ever replaced silently by a new CA.
+//
+// Damage is an error that names the file: one flipped bit in encryption.yaml would be a key that
+// reads well and opens no Secret. A directory without sums, of an earlier release or cut off while
+// it was made, is taken as it is and gets them. What the CAs issue is just issued again.
 //
 // What all nodes of a cluster share is a bundle. Changing keys means a bundle of the next
 // generation, which every node gets and gives to Update. It is written to update.json first, then

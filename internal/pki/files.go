@@ -19,6 +19,9 @@ const (
 	keyBlock  = "EC PRIVATE KEY"
 )
 
+// errDamaged says that the content of a key file is wrong, and what to do unless another key is as good.
+var errDamaged = errors.New("restore the file from a backup")
+
 // WriteFile replaces path by data with mode 0600, atomically and durably: after a crash the file
 // has either its old content or the new one.
 func WriteFile(path string, data []byte) (err error) {
@@ -64,15 +67,15 @@ func loadKey(path string) (*ecdsa.PrivateKey, error) {
 func parseKey(path string, data []byte) (*ecdsa.PrivateKey, error) {
 	block, _ := pem.Decode(data)
 	if block == nil || block.Type != keyBlock {
-		return nil, fmt.Errorf("read key %s: not a PEM %q; restore the file from a backup", path, keyBlock)
+		return nil, fmt.Errorf("read key %s: not a PEM %q; %w", path, keyBlock, errDamaged)
 	}
 	key, err := x509.ParseECPrivateKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("read key %s: %w; restore the file from a backup", path, err)
+		return nil, fmt.Errorf("read key %s: %w; %w", path, err, errDamaged)
 	}
 	// The file holds the public half too, which the parser does not compare.
 	if whole, err := x509.MarshalECPrivateKey(key); err != nil || !bytes.Equal(whole, block.Bytes) {
-		return nil, fmt.Errorf("read key %s: its two halves do not belong together; restore the file from a backup", path)
+		return nil, fmt.Errorf("read key %s: its two halves do not belong together; %w", path, errDamaged)
 	}
 	return key, nil
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -264,13 +265,14 @@ func TestNodeCertEndsWhenItExpired(t *testing.T) {
 			t.Fatal(err)
 		}
 		n := mustNode(t, a, "n1")
-		if err := os.WriteFile(filepath.Join(dir, nodeKeyName), []byte("garbage"), 0o600); err != nil {
+		path := filepath.Join(dir, nodeKeyName)
+		if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o700)); err != nil {
 			t.Fatal(err)
 		}
 		start := time.Now()
 		err = n.Run(t.Context())
 		if err == nil || !strings.Contains(err.Error(), nodeKeyName) {
-			t.Errorf("got %v, want the damaged file", err)
+			t.Errorf("got %v, want the file that cannot be read", err)
 		}
 		if d := time.Since(start); d < nodeLife || d > nodeLife+time.Hour {
 			t.Errorf("ended after %v", d)

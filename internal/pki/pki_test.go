@@ -66,8 +66,8 @@ func TestOpenKeepsEverything(t *testing.T) {
 		}
 	}
 	before := contents(t, dir)
-	if len(before) != 12 {
-		t.Errorf("got %d files, want 12", len(before))
+	if len(before) != 13 {
+		t.Errorf("got %d files, want 13", len(before))
 	}
 	b := mustOpen(t, dir, time.Now())
 	if _, _, err := b.Serving("localhost"); err != nil {
@@ -82,10 +82,19 @@ func TestOpenKeepsEverything(t *testing.T) {
 	}
 }
 
+// unsum makes a directory one that was never opened to the end.
+func unsum(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.Remove(filepath.Join(dir, sumsName)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A crash may leave a key without its certificate; then the key is used.
 func TestOpenAfterCrash(t *testing.T) {
 	dir := t.TempDir()
 	mustOpen(t, dir, time.Now())
+	unsum(t, dir)
 	key := read(t, filepath.Join(dir, "ca.key"))
 	if err := os.Remove(filepath.Join(dir, "ca.crt")); err != nil {
 		t.Fatal(err)
@@ -107,9 +116,11 @@ func otherByte(data []byte) []byte {
 	return data
 }
 
+// What is wrong is named also where there are no sums that tell of it.
 func TestOpenDamaged(t *testing.T) {
 	good := t.TempDir()
 	mustOpen(t, good, time.Now())
+	unsum(t, good)
 	other := t.TempDir()
 	mustOpen(t, other, time.Now())
 	tests := map[string]struct {

@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 )
 
 const (
 	servingCert = "apiserver.crt"
 	nextKeyName = "ca-next.key"
 	sharedName  = "cluster.json"
+	issuerName  = "ca-issuer.crt"
 	nodeKeyName = "node.key"
 	// journalName holds the bundle that is being written to the other files.
 	journalName = "update.json"
@@ -71,7 +73,7 @@ func (a *Authority) change(b bundle) error {
 }
 
 func (a *Authority) apply(r *keyring) error {
-	if err := WriteFile(a.path(journalName), r.data); err != nil {
+	if err := WriteFile(a.path(journalName), encodeJournal(r.data)); err != nil {
 		return err
 	}
 	if err := a.finish(r); err != nil {
@@ -113,36 +115,55 @@ func (a *Authority) reissue() error {
 	return err
 }
 
-// writeKeys brings the files of dir up to r. Any prefix of it leaves files that a later call with
-// r completes.
-func writeKeys(dir string, r *keyring) error {
-	a := &Authority{dir: dir}
+// keyFile is one file of a key directory; one without data must not be there.
+type keyFile struct {
+	name string
+	data []byte
+}
+
+// keyFiles returns the files that hold r, in the order in which they are written: keys first, the
+// sums of all last.
+func keyFiles(r *keyring) ([]keyFile, error) {
 	encryption, err := encodeEncryption(r.Encryption)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	own, err := json.Marshal(shared{r.Format, r.Cluster, r.Generation, r.Gossip, r.ClusterKey})
 	if err != nil {
-		return fmt.Errorf("write %s: %w", sharedName, err)
+		return nil, fmt.Errorf("write %s: %w", sharedName, err)
 	}
-	files := []struct {
-		path string
-		data []byte
-	}{
-		{a.path(nextKeyName), []byte(r.NextCAKey)},
-		{a.CAKeyFile(), []byte(r.CAKey)},
-		{a.IssuerFile(), r.issuer.pem},
-		{a.CAFile(), r.pem},
-		{a.path("front-proxy-ca.key"), []byte(r.FrontProxyKey)},
-		{a.FrontProxyCAFile(), r.proxy.pem},
-		{a.ServiceAccountKeyFile(), []byte(r.TokenKey)},
-		{a.EncryptionFile(), encryption},
-		{a.path(sharedName), own},
+	files := []keyFile{
+		{nextKeyName, []byte(r.NextCAKey)},
+		{"ca.key", []byte(r.CAKey)},
+		{issuerName, r.issuer.pem},
+		{"ca.crt", r.pem},
+		{"front-proxy-ca.key", []byte(r.FrontProxyKey)},
+		{"front-proxy-ca.crt", r.proxy.pem},
+		{"sa.key", []byte(r.TokenKey)},
+		{"encryption.yaml", encryption},
+		{sharedName, own},
 	}
+	sums := map[string][]byte{}
 	for _, f := range files {
 		if len(f.data) > 0 {
-			err = writeChanged(f.path, f.data)
-		} else if err = os.Remove(f.path); errors.Is(err, fs.ErrNotExist) {
+			sums[f.name] = f.data
+		}
+	}
+	return append(files, keyFile{sumsName, encodeSums(sums)}), nil
+}
+
+// writeKeys brings the files of dir up to r. Any prefix of it leaves files that a later call with
+// r completes.
+func writeKeys(dir string, r *keyring) error {
+	files, err := keyFiles(r)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		path := filepath.Join(dir, f.name)
+		if len(f.data) > 0 {
+			err = writeChanged(path, f.data)
+		} else if err = os.Remove(path); errors.Is(err, fs.ErrNotExist) {
 			err = nil
 		}
 		if err != nil {
@@ -156,57 +177,72 @@ func writeKeys(dir string, r *keyring) error {
 func (a *Authority) load() (*keyring, error) {
 	data, err := os.ReadFile(a.path(journalName))
 	if err == nil {
-		r, err := decodeBundle(data)
+		r, err := decodeJournal(data)
 		if err != nil {
-			return nil, fmt.Errorf("finish the update in %s: %w", a.path(journalName), err)
+			return nil, fmt.Errorf("finish the update in %s: %w; %s", a.path(journalName), err, wayBack)
 		}
 		return r, a.finish(r)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read keys: %w", err)
 	}
-	b := bundle{Format: bundleFormat}
-	issuer, trusted, err := openCA(a.CAFile(), a.CAKeyFile(), clusterCA, a.now())
+	summed, err := a.checkSums()
 	if err != nil {
 		return nil, err
 	}
-	for _, cert := range trusted {
-		b.CAs = append(b.CAs, string(encodeCert(cert.Raw)))
-	}
-	proxy, _, err := openCA(a.FrontProxyCAFile(), a.path("front-proxy-ca.key"), "podman-swarm-front-proxy", a.now())
+	b, err := a.loadBundle()
 	if err != nil {
-		return nil, err
-	}
-	b.FrontProxyCA = string(proxy.pem)
-	token, err := loadKey(a.ServiceAccountKeyFile())
-	if err != nil {
-		return nil, err
-	}
-	if b.Encryption, err = loadEncryption(a.EncryptionFile()); err != nil {
-		return nil, err
-	}
-	own, err := a.loadShared()
-	if err != nil {
-		return nil, err
-	}
-	b.Cluster, b.Generation, b.Gossip, b.ClusterKey = own.Cluster, own.Generation, own.Gossip, own.ClusterKey
-	next, err := os.ReadFile(a.path(nextKeyName))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("read key: %w", err)
-	}
-	b.NextCAKey = string(next)
-	var err1, err2, err3 error
-	b.CAKey, err1 = keyPEM(issuer.key)
-	b.FrontProxyKey, err2 = keyPEM(proxy.key)
-	b.TokenKey, err3 = keyPEM(token)
-	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, err
 	}
 	r, err := newKeyring(b)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", a.dir, err)
 	}
+	if !summed { // made just now, or by an earlier release
+		if err := a.makeSums(); err != nil {
+			return nil, err
+		}
+	}
 	return r, writeChanged(a.IssuerFile(), r.issuer.pem)
+}
+
+// loadBundle gathers the bundle from its files and makes those that are missing.
+func (a *Authority) loadBundle() (bundle, error) {
+	b := bundle{Format: bundleFormat}
+	issuer, trusted, err := openCA(a.CAFile(), a.CAKeyFile(), clusterCA, a.now())
+	if err != nil {
+		return b, err
+	}
+	for _, cert := range trusted {
+		b.CAs = append(b.CAs, string(encodeCert(cert.Raw)))
+	}
+	proxy, _, err := openCA(a.FrontProxyCAFile(), a.path("front-proxy-ca.key"), "podman-swarm-front-proxy", a.now())
+	if err != nil {
+		return b, err
+	}
+	b.FrontProxyCA = string(proxy.pem)
+	token, err := loadKey(a.ServiceAccountKeyFile())
+	if err != nil {
+		return b, err
+	}
+	if b.Encryption, err = loadEncryption(a.EncryptionFile()); err != nil {
+		return b, err
+	}
+	own, err := a.loadShared()
+	if err != nil {
+		return b, err
+	}
+	b.Cluster, b.Generation, b.Gossip, b.ClusterKey = own.Cluster, own.Generation, own.Gossip, own.ClusterKey
+	next, err := a.read(nextKeyName)
+	if err != nil {
+		return b, err
+	}
+	b.NextCAKey = string(next)
+	var err1, err2, err3 error
+	b.CAKey, err1 = keyPEM(issuer.key)
+	b.FrontProxyKey, err2 = keyPEM(proxy.key)
+	b.TokenKey, err3 = keyPEM(token)
+	return b, errors.Join(err1, err2, err3)
 }
 
 // loadShared reads cluster.json, or makes it for a directory that has never been a cluster's.

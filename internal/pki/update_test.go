@@ -127,7 +127,7 @@ func TestOpenOldDirectory(t *testing.T) {
 	if _, _, err := a.Serving("localhost"); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{sharedName, "ca-issuer.crt"} {
+	for _, name := range []string{sharedName, issuerName, sumsName} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
@@ -140,11 +140,12 @@ func TestOpenOldDirectory(t *testing.T) {
 			t.Errorf("%s was changed", name)
 		}
 	}
-	if len(after) != len(before)+2 || b.Generation() != 1 || b.Cluster() == a.Cluster() {
+	if len(after) != len(before)+3 || b.Generation() != 1 || b.Cluster() == a.Cluster() {
 		t.Errorf("got %v, generation %d", slices.Sorted(maps.Keys(after)), b.Generation())
 	}
 	// A cluster's node whose shared keys are gone must not make others.
 	mustNode(t, b, "n1")
+	unsum(t, dir)
 	if err := os.Remove(filepath.Join(dir, sharedName)); err != nil {
 		t.Fatal(err)
 	}
@@ -156,6 +157,7 @@ func TestOpenOldDirectory(t *testing.T) {
 func TestOpenDamagedShared(t *testing.T) {
 	good := t.TempDir()
 	a := mustOpen(t, good, time.Now())
+	unsum(t, good)
 	text := string(read(t, filepath.Join(good, sharedName)))
 	for name, tt := range map[string]struct{ file, data, want string }{
 		"not JSON":       {sharedName, text[:len(text)/2], sharedName},
