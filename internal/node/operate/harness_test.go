@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -14,7 +15,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
+	"github.com/podman-swarm/podman-swarm/internal/join"
 	"github.com/podman-swarm/podman-swarm/internal/node/nodetest"
+	"github.com/podman-swarm/podman-swarm/internal/state"
 	"github.com/podman-swarm/podman-swarm/internal/swarm"
 )
 
@@ -154,6 +157,34 @@ func TestRemovalsByDate(t *testing.T) {
 		if got := tt.r.refuses(cert, now); got != tt.want {
 			t.Errorf("%s: refused %v, want %v", name, got, tt.want)
 		}
+	}
+}
+
+// A node whose key was not known when it was removed, and that joined again within the same second,
+// as after a restore of everything, is not refused for the date of its certificate.
+func TestRemovedAndBackAtOnce(t *testing.T) {
+	o := operateOn(t, "n1")
+	n := o.nodes[0]
+	cert := n.Cert.Certificate().Leaf
+	write := func(key string, v any) {
+		t.Helper()
+		data, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.Store.Apply(t.Context(), state.Write{Key: key, Value: data, Expect: state.Any}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	removed := Removal{Removed: cert.NotBefore.Add(certSkew + time.Second/2)}
+	record := join.Node{Name: "n1", PodCIDR: netip.MustParsePrefix("10.244.7.0/24"), Key: "another's", Confirmed: true}
+	write(RemovedPrefix+"n1", removed)
+	write(join.NodesPrefix+"n1", record)
+	wantError(t, RefuseRemoved(n.Store.View(), cert, time.Now()), "it was removed from the swarm at")
+	record.Key = join.KeyID(cert.RawSubjectPublicKeyInfo)
+	write(join.NodesPrefix+"n1", record)
+	if err := RefuseRemoved(n.Store.View(), cert, time.Now()); err != nil {
+		t.Error(err)
 	}
 }
 

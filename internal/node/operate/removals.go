@@ -57,10 +57,21 @@ func RefuseRemoved(v state.View, cert *x509.Certificate, now time.Time) error {
 		return nil
 	}
 	r, ok := removalOf(v, name)
-	if !ok || !r.refuses(cert, now) {
+	if !ok || !r.refuses(cert, now) || r.Key == "" && admittedSince(v, name, cert) {
 		return nil
 	}
 	return fmt.Errorf("it was removed from the swarm at %s: to bring it back, reset it and join again", r.Removed.Format(time.RFC3339))
+}
+
+// admittedSince tells whether a node was admitted with that key after it was removed, which took its
+// record away. Dates cannot tell when both happen within the difference of two machines' clocks.
+func admittedSince(v state.View, name string, cert *x509.Certificate) bool {
+	for _, n := range join.Nodes(v) {
+		if n.Name == name {
+			return n.Key != "" && n.Key == join.KeyID(cert.RawSubjectPublicKeyInfo)
+		}
+	}
+	return false
 }
 
 func removalOf(v state.View, name string) (r Removal, ok bool) {
