@@ -3,7 +3,6 @@ package sim
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -43,7 +42,7 @@ func scratch(t *testing.T) string {
 	t.Helper()
 	const shm = "/dev/shm"
 	if info, err := os.Stat(shm); err == nil && info.IsDir() {
-		if dir, err := os.MkdirTemp(shm, "sim-"); err == nil {
+		if dir, err := os.MkdirTemp(shm, "sim-"); err == nil { //nolint:usetesting // not where the test would have it
 			t.Cleanup(func() { _ = os.RemoveAll(dir) })
 			return dir
 		}
@@ -69,11 +68,10 @@ func simulate(t *testing.T, seed uint64, story func(c *cluster)) {
 
 // logger is silent unless SWARM_SIM_LOG is set.
 func logger() *slog.Logger {
-	var to io.Writer = io.Discard
-	if os.Getenv("SWARM_SIM_LOG") != "" {
-		to = os.Stderr
+	if os.Getenv("SWARM_SIM_LOG") == "" {
+		return slog.New(slog.DiscardHandler)
 	}
-	return slog.New(slog.NewTextHandler(to, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
 }
 
 // say tells what happens, for whom a test fails.

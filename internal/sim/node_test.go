@@ -312,13 +312,13 @@ func (l *life) register(ctx context.Context) {
 func (l *life) sight() fence.Sight {
 	s := l.store.Load()
 	st := s.Status()
-	out := fence.Sight{Settled: !st.Joining}
+	out := fence.Sight{Settled: !st.Joining && st.Leader != ""}
 	alive := map[string]bool{}
 	for _, m := range l.gossip.Members() {
 		alive[m.Name] = m.State == gossip.Alive
 		meta, err := peers.DecodeMeta(m.Meta)
 		if err == nil && alive[m.Name] && meta.Standing.Lineage != "" && meta.Standing.Lineage != st.Lineage.ID {
-			out.Settled = false
+			out.Settled, out.Torn = false, true
 		}
 	}
 	for _, r := range records(s.View()) {

@@ -283,7 +283,7 @@ func (r podRuntime) round(ctx context.Context, s *state.Store, v state.View) (ag
 	r.stop(ctx, stop)
 	now := r.l.n.pods.all()
 	for name, p := range mine {
-		if _, runs := now[name]; !runs && !p.Ending && !(p.Single && r.l.fence.Hold()) {
+		if _, runs := now[name]; !runs && !p.Ending && !r.held(p) {
 			start = append(start, p)
 		}
 	}
@@ -305,6 +305,9 @@ func (r podRuntime) round(ctx context.Context, s *state.Store, v state.View) (ag
 	return again || len(stop) > 0
 }
 
+// held tells whether a pod must not be started now.
+func (r podRuntime) held(p pod) bool { return p.Single && r.l.fence.Hold() }
+
 func (r podRuntime) start(ctx context.Context, all []pod) {
 	if len(all) == 0 {
 		return
@@ -315,7 +318,7 @@ func (r podRuntime) start(ctx context.Context, all []pod) {
 	defer pods.mu.Unlock()
 	for _, p := range all {
 		// The fence may have come down meanwhile.
-		if !r.l.over.Load() && ctx.Err() == nil && !(p.Single && r.l.fence.Hold()) {
+		if !r.l.over.Load() && ctx.Err() == nil && !r.held(p) {
 			pods.uid[p.Name] = p.UID
 			r.l.n.c.started(r.l.n, p)
 		}

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -329,7 +330,7 @@ func breaks(err error) func(disk.Op, string) error {
 		return nil
 	}
 	return func(op disk.Op, name string) error {
-		if op == disk.Sync && err == syscall.ENOSPC {
+		if op == disk.Sync && errors.Is(err, syscall.ENOSPC) {
 			return nil
 		}
 		return fmt.Errorf("write %s: %w", name, err)

@@ -26,6 +26,8 @@ type Sight struct {
 	Known, Alive int
 	// Settled: this node's state is that of the cluster, with no other history waiting to be merged.
 	Settled bool
+	// Torn: another history is in sight. When the two are merged, a pod may be another one than before.
+	Torn bool
 }
 
 // minority tells whether another side may hold as many nodes. Two nodes have no majority without each
@@ -64,10 +66,10 @@ func (d Decision) Next(s Sight, now time.Time) (next Decision, again time.Time) 
 		d.cut = true
 		return d, time.Time{}
 	}
-	d.lost = time.Time{}
+	d.lost, d.doubt = time.Time{}, d.doubt || s.Torn
 	switch {
 	case !s.Settled && d.Hold():
-		d.back, d.doubt = time.Time{}, true
+		d.back = time.Time{}
 		return d, now.Add(unsettled)
 	case !d.cut && !d.doubt:
 		d.met = true

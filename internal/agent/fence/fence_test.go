@@ -17,13 +17,13 @@ func TestNext(t *testing.T) {
 		cut, hold bool
 		again     int // seconds; 0: never
 	}
-	all, some, two, alone := Sight{3, 3, true}, Sight{5, 2, true}, Sight{3, 2, true}, Sight{3, 1, true}
-	torn := Sight{3, 3, false}
+	all, some, two, alone := Sight{3, 3, true, false}, Sight{5, 2, true, false}, Sight{3, 2, true, false}, Sight{3, 1, true, false}
+	torn := Sight{3, 3, false, true}
 	for name, looks := range map[string][]look{
-		"a cluster of one":                {{0, Sight{1, 1, true}, false, false, 0}},
-		"two, of which one is gone":       {{0, Sight{2, 2, true}, false, false, 0}, {100, Sight{2, 1, true}, false, false, 0}},
+		"a cluster of one":                {{0, Sight{1, 1, true, false}, false, false, 0}},
+		"two, of which one is gone":       {{0, Sight{2, 2, true, false}, false, false, 0}, {100, Sight{2, 1, true, false}, false, false, 0}},
 		"a majority is enough":            {{0, two, false, false, 0}},
-		"half is not":                     {{0, Sight{4, 4, true}, false, false, 0}, {1, Sight{4, 2, true}, false, true, 31}, {31, Sight{4, 2, true}, true, true, 0}},
+		"half is not":                     {{0, Sight{4, 4, true, false}, false, false, 0}, {1, Sight{4, 2, true, false}, false, true, 31}, {31, Sight{4, 2, true, false}, true, true, 0}},
 		"starts among others":             {{0, all, false, false, 0}},
 		"starts alone":                    {{0, alone, false, true, 30}, {30, alone, true, true, 0}, {40, all, true, true, 50}, {50, all, false, false, 0}},
 		"starts before the others do":     {{0, alone, false, true, 30}, {2, all, false, false, 0}},
@@ -33,9 +33,9 @@ func TestNext(t *testing.T) {
 		"cut off and back":                {{0, all, false, false, 0}, {10, alone, false, true, 40}, {40, alone, true, true, 0}, {60, all, true, true, 70}, {70, all, false, false, 0}},
 		"back, but lost again":            {{0, alone, false, true, 30}, {30, alone, true, true, 0}, {60, all, true, true, 70}, {65, alone, true, true, 0}, {66, all, true, true, 76}, {76, all, false, false, 0}},
 		"back, with a history to merge":   {{0, alone, false, true, 30}, {30, alone, true, true, 0}, {60, torn, true, true, 61}, {80, all, true, true, 90}, {90, all, false, false, 0}},
-		"cut off in company":              {{0, Sight{5, 5, true}, false, false, 0}, {1, some, false, true, 31}, {31, some, true, true, 0}},
-		"the lost ones have been fenced":  {{0, alone, false, true, 30}, {30, alone, true, true, 0}, {50, Sight{1, 1, true}, true, true, 60}, {60, Sight{1, 1, true}, false, false, 0}},
-		"a merge stops nothing by itself": {{0, all, false, false, 0}, {5, torn, false, false, 0}},
+		"cut off in company":              {{0, Sight{5, 5, true, false}, false, false, 0}, {1, some, false, true, 31}, {31, some, true, true, 0}},
+		"the lost ones have been fenced":  {{0, alone, false, true, 30}, {30, alone, true, true, 0}, {50, Sight{1, 1, true, false}, true, true, 60}, {60, Sight{1, 1, true, false}, false, false, 0}},
+		"a merge stops nothing by itself": {{0, all, false, false, 0}, {5, torn, false, true, 6}, {6, all, false, true, 16}, {16, all, false, false, 0}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var d Decision
@@ -57,7 +57,7 @@ func TestNext(t *testing.T) {
 func TestFence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
-		sight, seen := Sight{3, 3, true}, make(chan struct{})
+		sight, seen := Sight{3, 3, true, false}, make(chan struct{})
 		f := New(Config{
 			Sight: func() Sight { mu.Lock(); defer mu.Unlock(); return sight },
 			Seen:  func() <-chan struct{} { mu.Lock(); defer mu.Unlock(); return seen },
@@ -85,7 +85,7 @@ func TestFence(t *testing.T) {
 			t.Error("among others it holds")
 		}
 		changed, began := f.Changed(), time.Now()
-		see(Sight{3, 1, true})
+		see(Sight{3, 1, true, false})
 		<-changed
 		if !f.Hold() || f.Cut() {
 			t.Error("what is new is not started by a minority, and nothing is stopped yet")
@@ -95,7 +95,7 @@ func TestFence(t *testing.T) {
 			t.Errorf("after %v: cut is %v", took, f.Cut())
 		}
 		changed, began = f.Changed(), time.Now()
-		see(Sight{3, 3, true})
+		see(Sight{3, 3, true, false})
 		<-changed
 		if took := time.Since(began); took != BackAfter || f.Cut() || f.Hold() {
 			t.Errorf("after %v: cut is %v", took, f.Cut())

@@ -109,6 +109,7 @@ func (c *Counter) Sight() fence.Sight {
 		}
 	}
 	st := c.cfg.Status()
-	s.Settled = len(lineages) <= 1 && st.Leader != "" && !st.Joining
+	s.Torn = len(lineages) > 1
+	s.Settled = !s.Torn && st.Leader != "" && !st.Joining
 	return s
 }

@@ -43,7 +43,7 @@ func TestSight(t *testing.T) {
 		},
 		"two histories": {
 			[]peers.Member{member("n1", "a", gossip.Alive), member("n2", "b", gossip.Alive)},
-			state.Status{Leader: "n1"}, fence.Sight{Known: 3, Alive: 2},
+			state.Status{Leader: "n1"}, fence.Sight{Known: 3, Alive: 2, Torn: true},
 		},
 		"the other history is that of the dead": {
 			[]peers.Member{member("n1", "a", gossip.Alive), member("n2", "b", gossip.Dead)},
