@@ -211,11 +211,20 @@ func (w watch) until(t *testing.T, what string, bound time.Duration, ask func() 
 // identical waits until all hosts answer the same to everything.
 func identical(t *testing.T, w watch, bound time.Duration, hosts []*lab.Host) {
 	t.Helper()
+	var last error
+	defer func() {
+		if last != nil {
+			t.Logf("before that: %v", last)
+		}
+	}()
 	w.until(t, "all nodes are identical", bound, func() error {
 		differ, err := lab.Differences(t.Context(), hosts)
 		if err == nil && len(differ) > 0 {
+			err = fmt.Errorf("%s after the start: %d differences, the first ones:\n%s", time.Since(w.begun).Round(time.Millisecond), len(differ), strings.Join(differ[:min(5, len(differ))], "\n"))
 			pause(t, 200*time.Millisecond) // the question is not cheap
-			err = fmt.Errorf("%d differences, the first ones:\n%s", len(differ), strings.Join(differ[:min(5, len(differ))], "\n"))
+		}
+		if err != nil {
+			last = err
 		}
 		return err
 	})
