@@ -171,11 +171,13 @@ func (n *node) shutDown() error {
 	_ = l.store.Load().HandOver(ctx) // a courtesy
 	l.end()
 	l.work.Wait()
-	err := l.store.Load().Close()
+	if err := l.store.Load().Close(); err != nil { // its disk may be full
+		n.c.say("close %s: %v", n.name, err)
+	}
 	l.over.Store(true)
 	_ = l.gossip.Close()
 	l.host.unplug(false)
-	return errors.Join(err, n.drive.stop(false))
+	return n.drive.stop(false)
 }
 
 // close ends what is left of a life that is over.
