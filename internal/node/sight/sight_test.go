@@ -35,19 +35,23 @@ func TestSight(t *testing.T) {
 	}{
 		"one is dead, one is dead and fenced": {
 			[]peers.Member{member("n1", "a", gossip.Alive), member("n2", "a", gossip.Alive), member("n3", "a", gossip.Dead), member("n4", "a", gossip.Dead)},
-			state.Status{Leader: "n1"}, fence.Sight{Known: 3, Alive: 2, Settled: true},
+			state.Status{Leader: "n1"},
+			fence.Sight{Known: 3, Alive: 2, Settled: true},
 		},
 		"fenced, but alive": {
 			[]peers.Member{member("n1", "a", gossip.Alive), member("n4", "a", gossip.Alive)},
-			state.Status{Leader: "n1"}, fence.Sight{Known: 4, Alive: 2, Settled: true},
+			state.Status{Leader: "n1"},
+			fence.Sight{Known: 4, Alive: 2, Settled: true},
 		},
 		"two histories": {
 			[]peers.Member{member("n1", "a", gossip.Alive), member("n2", "b", gossip.Alive)},
-			state.Status{Leader: "n1"}, fence.Sight{Known: 3, Alive: 2, Torn: true},
+			state.Status{Leader: "n1"},
+			fence.Sight{Known: 3, Alive: 2, Torn: true},
 		},
 		"the other history is that of the dead": {
 			[]peers.Member{member("n1", "a", gossip.Alive), member("n2", "b", gossip.Dead)},
-			state.Status{Leader: "n1"}, fence.Sight{Known: 3, Alive: 1, Settled: true},
+			state.Status{Leader: "n1"},
+			fence.Sight{Known: 3, Alive: 1, Settled: true},
 		},
 		"nobody leads": {
 			[]peers.Member{member("n1", "a", gossip.Alive)}, state.Status{}, fence.Sight{Known: 3, Alive: 1},
