@@ -14,12 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// reopenEvery is how often a missing exits directory is looked for: Podman makes it when it first runs after a boot.
-	reopenEvery = 500 * time.Millisecond
-	// sayMissing is how many such looks go by from one word of it to the next.
-	sayMissing = 10
-)
+// reopenEvery is how often a missing exits directory is looked for: Podman makes it when it first runs after a boot.
+const reopenEvery = 500 * time.Millisecond
 
 // WatchExits calls fn for every exit file that conmon writes to dir (Info.ExitsDir), within milliseconds of a
 // container's end, until ctx ends. Files that are there already are reported first. It is a hint: a file may come
@@ -34,13 +30,10 @@ func WatchExits(ctx context.Context, dir string, fn func(Exit)) error {
 			tries = -1 // say at once when it does not come back
 		case !errors.Is(err, os.ErrNotExist):
 			return fmt.Errorf("watch %s: %w", dir, err)
-		case tries%sayMissing == 0:
+		case time.Duration(tries)*reopenEvery%(5*time.Second) == 0:
 			fn(Exit{})
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(reopenEvery):
-		}
+		pause(ctx, reopenEvery)
 	}
 	return ctx.Err()
 }
@@ -82,14 +75,11 @@ func watchDir(ctx context.Context, dir string, fn func(Exit)) error {
 // readExisting reports the files that are there, and that those of others may be gone already.
 func readExisting(dir string, fn func(Exit)) error {
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
 	for _, e := range entries {
 		reportExit(dir, e.Name(), fn)
 	}
 	fn(Exit{})
-	return nil
+	return err
 }
 
 // handleEvents reads a buffer of inotify events and tells whether the directory is gone.
@@ -104,9 +94,7 @@ func handleEvents(buf []byte, dir string, fn func(Exit)) (gone bool) {
 		case mask&(unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_IGNORED) != 0:
 			gone = true
 		case mask&unix.IN_Q_OVERFLOW != 0:
-			if readExisting(dir, fn) != nil {
-				fn(Exit{})
-			}
+			_ = readExisting(dir, fn)
 		case name != "":
 			reportExit(dir, name, fn)
 		}
@@ -119,16 +107,11 @@ func reportExit(dir, name string, fn func(Exit)) {
 	if len(name) != 64 {
 		return
 	}
-	x := Exit{ID: name, At: time.Now()}
 	path := filepath.Join(dir, name)
 	b, err := os.ReadFile(path)
-	if err == nil {
-		var code int64
-		code, err = strconv.ParseInt(string(bytes.TrimSpace(b)), 10, 32)
-		x.Code = int32(code)
-	}
-	// Either Podman has removed it, or it is not written yet and its closing comes next.
-	x.Unread = err != nil
+	code, syntax := strconv.ParseInt(string(bytes.TrimSpace(b)), 10, 32)
+	// Unread: either Podman has removed it, or it is not written yet and its closing comes next.
+	x := Exit{ID: name, Code: int32(code), At: time.Now(), Unread: err != nil || syntax != nil}
 	if fi, err := os.Stat(path); err == nil {
 		x.At = fi.ModTime()
 	}

@@ -41,7 +41,7 @@ func watched(t *testing.T, dir string, fn func(Exit)) {
 // await drops exits until the wanted one comes.
 func await(t *testing.T, exits <-chan Exit, what string, want func(Exit) bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for {
 		select {
 		case e := <-exits:

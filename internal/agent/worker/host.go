@@ -108,8 +108,8 @@ type Host struct {
 	Trouble func(error)
 	// Launched is told of every container that was started.
 	Launched func(id string)
-	Now     func() time.Time
-	Log     *slog.Logger
+	Now      func() time.Time
+	Log      *slog.Logger
 }
 
 // Look asks Podman for the truth of a container whose end may not have been heard of. It returns the
