@@ -27,7 +27,11 @@ func (s Sharing) Run(ctx context.Context) error {
 		return withoutCanceled(err)
 	}
 	for ctx.Err() == nil {
-		if err := s.follow(ctx); err != nil && ctx.Err() == nil {
+		err := s.follow(ctx)
+		if errors.Is(err, state.ErrCompacted) { // after a merge: there is another history to look at
+			continue
+		}
+		if err != nil && ctx.Err() == nil {
 			s.Log.Warn("share the swarm's keys", "err", err)
 			select {
 			case <-time.After(time.Second):

@@ -76,7 +76,7 @@ func Open(ctx context.Context, cfg Config) (*Peers, error) {
 	p := &Peers{cfg: cfg, Wire: w, mine: Meta{API: cfg.API, Release: cfg.Release}}
 	p.Gossip, err = gossip.Open(ctx, gossip.Config{
 		Name: cfg.Name, Addr: cfg.Addr, Bind: cfg.Bind, Keys: cfg.Keys, Label: cfg.Cluster,
-		Listener: w.Listener(gossipProto), Dial: p.dial(gossipProto), Meta: p.mine.Encode(), Log: cfg.Log.With("part", "gossip"),
+		Listener: w.Listener(gossipProto), Dial: p.dial(gossipProto), Meta: p.mine.Encode(), Log: cfg.Log,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("--bind-addr: %w", err), w.Close())
