@@ -63,6 +63,9 @@ func (s *scale) idle(ctx context.Context, size string) error {
 		return err
 	}
 	budget, note := "", fmt.Sprintf("over %s; %s", s.window, busy)
+	if now, err := s.leader(ctx); err != nil || now != leader {
+		note += "; another leads now" // a machine this busy starves its nodes
+	}
 	if len(s.living()) == 50 {
 		budget = "8 % of a core"
 	}

@@ -10,6 +10,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/informers"
@@ -40,7 +41,7 @@ func (s *scale) pods(ctx context.Context) error {
 	for made := 0; made < total; made += perDeployment {
 		name := fmt.Sprintf("d%d", made/perDeployment)
 		d := deployment(name, int32(min(perDeployment, total-made)))
-		if _, err := s.agents[made/perDeployment%len(s.agents)].client.AppsV1().Deployments(ns).Create(ctx, d, metav1.CreateOptions{}); err != nil {
+		if err := s.create(ctx, s.agents[made/perDeployment%len(s.agents)], d); err != nil {
 			return err
 		}
 	}
@@ -51,6 +52,19 @@ func (s *scale) pods(ctx context.Context) error {
 	perNode := watch.perNode()
 	s.table.Add(fmt.Sprintf("%d pods to Running, %d nodes", total, s.nodes), took.Seconds(), "s", "",
 		fmt.Sprintf("in Deployments of %d; on each node %d to %d", perDeployment, slices.Min(perNode), slices.Max(perNode)))
+	return nil
+}
+
+// create tries again: on a machine that is too small for so many nodes leaders may be lost.
+func (s *scale) create(ctx context.Context, via *agent, d *appsv1.Deployment) error {
+	var last error
+	err := via.wait(ctx, "creating a Deployment", func(ctx context.Context) bool {
+		_, last = via.client.AppsV1().Deployments(ns).Create(ctx, d, metav1.CreateOptions{})
+		return last == nil || apierrors.IsAlreadyExists(last)
+	})
+	if err != nil {
+		return errors.Join(err, last)
+	}
 	return nil
 }
 

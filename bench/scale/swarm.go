@@ -129,21 +129,22 @@ func (s *scale) living() []*agent {
 	return slices.DeleteFunc(slices.Clone(s.agents), func(a *agent) bool { return !a.alive() })
 }
 
-func (s *scale) leader(ctx context.Context) (*agent, error) {
+// leader waits until one is known.
+func (s *scale) leader(ctx context.Context) (leader *agent, err error) {
 	living := s.living()
 	if len(living) == 0 {
 		return nil, errors.New("no agent runs any more")
 	}
-	status, err := living[0].members(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, a := range living {
-		if a.name == status.Leader {
-			return a, nil
+	err = living[0].wait(ctx, "told of a leader", func(ctx context.Context) bool {
+		status, err := living[0].members(ctx)
+		i := slices.IndexFunc(living, func(a *agent) bool { return a.name == status.Leader })
+		if err != nil || i < 0 {
+			return false
 		}
-	}
-	return nil, fmt.Errorf("%s says that %q leads", living[0].name, status.Leader)
+		leader = living[i]
+		return true
+	})
+	return leader, err
 }
 
 func (s *scale) writes(ctx context.Context) error {
