@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/podman-swarm/podman-swarm/internal/netd"
 	"github.com/podman-swarm/podman-swarm/internal/node/logs"
@@ -99,10 +100,11 @@ func removeData(dir string, log *slog.Logger) error {
 		log.Warn("data directory is kept for what else is in it", "dir", dir, "found", strings.Join(names, " "))
 		return nil
 	}
-	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove data: %w", err)
+	err = os.Remove(dir)
+	if err == nil || errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.EBUSY) { // busy: a disk of its own is mounted there
+		return nil
 	}
-	return nil
+	return fmt.Errorf("remove data: %w", err)
 }
 
 // removePods removes the containers and pods of the node that has this data directory.
