@@ -110,8 +110,8 @@ func Restore(ctx context.Context, cfg Config, file string, out io.Writer) error 
 		}
 		return err
 	}
-	_, err = fmt.Fprintf(out, "Restored %s: swarm %s of %s, revision %d, %d objects. Start the agent here, let the other machines join anew, then remove\n"+
-		"the nodes that do not come back: psctl node rm NAME\n", file, c.Info.Cluster, c.Info.Created.Format(time.RFC3339), c.Info.Revision, c.Info.Objects)
+	_, err = fmt.Fprintf(out, "Restored %s: swarm %s of %s, revision %d, %d objects. Start the agent here, remove the other nodes (psctl node rm NAME),\n"+
+		"then let their machines join anew: podman-swarm token create\n", file, c.Info.Cluster, c.Info.Created.Format(time.RFC3339), c.Info.Revision, c.Info.Objects)
 	return err
 }
 
