@@ -48,7 +48,7 @@ type cluster struct {
 	refusals chan string
 }
 
-// openCluster opens them in order. Nobody has been contacted yet when it returns.
+// openCluster opens them in order.
 func openCluster(ctx context.Context, h *host, keys *pki.Authority) (*cluster, error) {
 	c := &cluster{host: h, log: h.log.With("part", "cluster"), keys: keys, refusals: make(chan string, 1)}
 	var err error
@@ -62,12 +62,17 @@ func openCluster(ctx context.Context, h *host, keys *pki.Authority) (*cluster, e
 	if err != nil {
 		return nil, err
 	}
+	// A damaged replica is made anew from the others', so they are looked for before it is opened.
+	looking, found := context.WithCancel(ctx)
+	search := make(chan error, 1)
+	go func() { search <- c.peers.Gossip.Run(looking, c.remembered) }()
 	store, err := state.Open(ctx, state.Config{
 		Dir: h.dir.File("state"), NodeID: h.cfg.NodeName, Addr: h.cfg.wireAddr(), Log: h.log.With("part", "state"),
 		Network: c.peers.Network(), Membership: c.peers.Membership(), Join: h.me.is().Lineage, Freeze: h.cfg.OnQuorumLoss == freeze,
 		Withhold: afar.Judged,
 	})
-	if err != nil {
+	found()
+	if err := errors.Join(err, <-search); err != nil {
 		return nil, errors.Join(err, c.peers.Close())
 	}
 	c.store = store
@@ -133,12 +138,18 @@ func (c *cluster) ready(ctx context.Context) error {
 	}
 }
 
+// remembered are the addresses that this node can think of without the state.
+func (c *cluster) remembered() []string {
+	addrs := c.host.me.peers()
+	if c.host.cfg.Join != "" {
+		addrs = append(addrs, joinAddr(c.host.cfg.Join))
+	}
+	return addrs
+}
+
 // known are the addresses of all other nodes that this one can think of.
 func (c *cluster) known() []string {
-	known := c.host.me.peers()
-	if c.host.cfg.Join != "" {
-		known = append(known, joinAddr(c.host.cfg.Join))
-	}
+	known := c.remembered()
 	for _, n := range join.Nodes(c.store.View()) {
 		known = append(known, n.Address)
 	}
