@@ -59,6 +59,9 @@ func (s *Store) atLeader(ctx context.Context, here func(context.Context, *engine
 	timer := time.NewTimer(leaderWait)
 	defer timer.Stop()
 	for {
+		if s.gone.Load() {
+			return ErrClosed
+		}
 		in := s.instance()
 		changed := in.Change()
 		err := errRetry

@@ -37,6 +37,9 @@ func (s *Store) Barrier(ctx context.Context) error {
 		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
 			return err
 		}
+		if s.gone.Load() {
+			return ErrClosed
+		}
 		// The leader hears with the question how far this replica knows, and tells it more.
 		_, err = s.barrier.Wait(ctx)
 	}

@@ -102,6 +102,16 @@ func TestLeave(t *testing.T) {
 			if err := s.Leave(c.t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			asked := time.Now() // who stops this node waits for what it was asked
+			if err := s.Barrier(c.t.Context()); !errors.Is(err, ErrClosed) {
+				t.Errorf("a read: %v", err)
+			}
+			if _, err := s.Apply(c.t.Context(), Write{Key: "late", Expect: Any}); !errors.Is(err, ErrClosed) {
+				t.Errorf("a write: %v", err)
+			}
+			if took := time.Since(asked); took > time.Second {
+				t.Errorf("it says after %s that it has left", took)
+			}
 			elapse(5 * time.Second)
 			for _, n := range c.running() {
 				if n.get() != s && len(n.get().Status().Replicas) != left-1 {

@@ -109,5 +109,6 @@ func (s *Store) Leave(ctx context.Context) error {
 		s.instance().Broadcast() // so that the peers are told
 		return fmt.Errorf("leave: %w", err)
 	}
+	s.gone.Store(true)
 	return nil
 }

@@ -97,6 +97,7 @@ type Store struct {
 
 	present atomic.Bool // Ready has been true
 	leaving atomic.Bool
+	gone    atomic.Bool // Leave has succeeded: nothing new will be heard here
 
 	mu   sync.Mutex
 	left map[raft.ServerID]bool // asked this leader to be taken out
