@@ -158,3 +158,18 @@ func TestRestoreRefusals(t *testing.T) {
 	wantLine(t, Restore(t.Context(), c, bad, &out), "damaged backup")
 	wantGone(t, c.DataDir)
 }
+
+// The name of the machine is only a default: a node keeps its own, also when the machine is renamed.
+func TestTheNodeKeepsItsName(t *testing.T) {
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := membership{Name: "n7", PodCIDR: firstPodCIDR, ServiceCIDR: firstServiceCIDR}
+	if cfg, err := m.agrees(Config{NodeName: strings.ToLower(host)}); err != nil || cfg.NodeName != "n7" {
+		t.Errorf("agrees = %q, %v", cfg.NodeName, err)
+	}
+	if _, err := m.agrees(Config{NodeName: "n8"}); err == nil {
+		t.Error("another name was accepted")
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -115,6 +116,10 @@ func (m membership) agrees(cfg Config) (Config, error) {
 		if *field != have {
 			errs = append(errs, fmt.Errorf("--%s %q: %s belongs to a node with %q: leave the flag out, or use another --data-dir", flag, *field, cfg.DataDir, have))
 		}
+	}
+	// The machine's name may change; the node's does not, and was said only if it is another one.
+	if host, err := os.Hostname(); err == nil && cfg.NodeName == strings.ToLower(host) {
+		cfg.NodeName = m.Name
 	}
 	if cfg.NodeName != m.Name {
 		errs = append(errs, fmt.Errorf("--node-name %q: %s belongs to node %q: say --node-name %s, or use another --data-dir", cfg.NodeName, cfg.DataDir, m.Name, m.Name))
