@@ -26,7 +26,7 @@ type agentParts struct {
 }
 
 // client returns a client of the API with the agent's own identity and nothing of system:masters.
-func (p agentParts) client(h *host) (*kubernetes.Clientset, error) {
+func (p agentParts) client() (*kubernetes.Clientset, error) {
 	identity := identity{cert: p.cluster.cert.Certificate}
 	cfg := rest.AnonymousClientConfig(p.loopback)
 	cfg.QPS = -1 // it is paced by its pods; the API server's own fairness guards the rest
@@ -41,7 +41,7 @@ func (p agentParts) client(h *host) (*kubernetes.Clientset, error) {
 // certificate says system:node:NAME, and the Node authorizer limits it to its own pods. Only the
 // way is shorter: its requests stay in this process.
 func runAgent(ctx context.Context, h *host, p agentParts) error {
-	client, err := p.client(h)
+	client, err := p.client()
 	if err != nil {
 		return fmt.Errorf("agent client: %w", err)
 	}

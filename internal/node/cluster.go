@@ -164,10 +164,17 @@ func (c *cluster) register(ctx context.Context) error {
 		return withoutCanceled(err)
 	}
 	cfg := c.host.cfg
-	return c.eventually(ctx, "register this node", func(ctx context.Context) error {
+	for delay := time.Second; ; delay = min(2*delay, time.Minute) {
 		_, err := c.admitter.Enroll(ctx, cfg.NodeName, cfg.wireAddr(), c.cert.Certificate().Leaf.RawSubjectPublicKeyInfo, netip.MustParsePrefix(cfg.PodCIDR))
-		return err
-	})
+		if err == nil || ctx.Err() != nil {
+			return withoutCanceled(ctx.Err())
+		}
+		c.log.Warn("register this node", "err", err)
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+		}
+	}
 }
 
 // admit has newcomers admitted by this node, like by every other.
@@ -215,22 +222,6 @@ func (c *cluster) remember(ctx context.Context) error {
 		}
 		select {
 		case <-changed:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// eventually tries until it succeeds or ctx ends; it returns nil.
-func (c *cluster) eventually(ctx context.Context, what string, try func(context.Context) error) error {
-	for delay := time.Second; ; delay = min(2*delay, time.Minute) {
-		err := try(ctx)
-		if err == nil || ctx.Err() != nil {
-			return nil
-		}
-		c.log.Warn(what, "err", err)
-		select {
-		case <-time.After(delay):
 		case <-ctx.Done():
 			return nil
 		}

@@ -32,8 +32,8 @@ func (h *host) keepKubeconfig(ctx context.Context, keys *pki.Authority) error {
 		case <-ctx.Done():
 		}
 		timer.Stop()
-		if ctx.Err() != nil {
-			return nil
+		if err := ctx.Err(); err != nil {
+			return withoutCanceled(err)
 		}
 		if err := h.writeKubeconfig(keys); err != nil {
 			h.log.Warn("write admin kubeconfig", "err", err)

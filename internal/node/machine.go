@@ -114,8 +114,8 @@ func (c *cluster) serveStreams(ctx context.Context, own *pair.Listener, pods net
 	for {
 		conn, err := theirs.Accept()
 		if err != nil {
-			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-				return nil
+			if errors.Is(err, net.ErrClosed) { // ctx ended
+				err = nil
 			}
 			return err
 		}
