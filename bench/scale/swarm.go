@@ -162,10 +162,21 @@ func (s *scale) writes(ctx context.Context) error {
 		return err
 	}
 	profiled := s.profile(ctx, "writes-leader", leader, writeTime-time.Second)
+	syncing, stop := context.WithCancel(ctx)
+	defer stop()
+	var syncs []float64
+	probed := make(chan error, 1)
+	go func() {
+		var err error
+		syncs, err = measure.Syncs(syncing, s.dir)
+		probed <- err
+	}()
 	err = w.Acknowledged(ctx, &s.table)
-	if err := errors.Join(err, <-profiled); err != nil {
+	stop()
+	if err := errors.Join(err, <-probed, <-profiled); err != nil {
 		return err
 	}
+	s.table.Add("sync of the disk meanwhile, p99", measure.Quantile(syncs, 0.99), "ms", "", fmt.Sprintf("2 kB and fdatasync; p50 %.1f, worst %.0f; a write takes two", measure.Median(syncs), slices.Max(syncs)))
 	used, busy, err := noise.since()
 	if err != nil {
 		return err
