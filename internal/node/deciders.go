@@ -65,11 +65,26 @@ func (d deciders) control(ctx context.Context) error {
 		})
 		end()
 		<-stop
-		if err != nil {
+		if err != nil && !replaced(ctx, changed) {
 			return err
 		}
 	}
 	return nil
+}
+
+// replacing is the longest that the files of new keys take to be written.
+const replacing = 5 * time.Second
+
+// replaced tells whether keys were just being replaced: who reads their files one after the other may
+// have met an old certificate beside a new key, and is to read them again.
+func replaced(ctx context.Context, changed <-chan struct{}) bool {
+	select {
+	case <-changed:
+		return true
+	case <-time.After(replacing):
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // restartTime is how long an agent that ended on purpose may be away before its pods are replaced.
