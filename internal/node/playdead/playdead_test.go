@@ -95,7 +95,7 @@ func TestPlaysDead(t *testing.T) {
 		return f
 	}()
 	defer inherited.Close()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "agent", dir, "2s")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "agent", dir, "6s") // long enough for the looks below on a busy machine
 	cmd.Env = append(os.Environ(), "DRILL_TEST=kept")
 	cmd.ExtraFiles = []*os.File{inherited}
 	cmd.Stderr = t.Output()
