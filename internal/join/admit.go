@@ -61,10 +61,13 @@ func (a *Admitter) Tokens() *Tokens { return a.tokens }
 
 // Enroll makes sure that the cluster has a confirmed record of a node that holds its keys already:
 // the one that begins the cluster, and at every start the others, should theirs have been lost.
-// key is its certificate's. A valid wish is the node's range; without one it gets the lowest free.
+// key is its certificate's: a node whose own key was lost has made another, with the cluster's. A valid wish is the node's range; without one it gets the lowest free.
 func (a *Admitter) Enroll(ctx context.Context, name, address string, key []byte, wish netip.Prefix) (Node, error) {
 	n := Node{Name: name, Address: address, Key: KeyID(key), Admitted: a.now().UTC()}
 	for {
+		if err := a.nodes.renew(ctx, n); err != nil {
+			return Node{}, fmt.Errorf("enroll node %s: %w", name, err)
+		}
 		r, err := a.nodes.reserve(ctx, claim{Node: n, wish: wish, outside: true})
 		if err == nil && !r.Confirmed {
 			err = a.nodes.confirm(ctx, r)

@@ -198,9 +198,22 @@ func TestJoin(t *testing.T) {
 	if _, err := c.Enroll(t.Context(), "n2", "x:1", cert.Certificate().Leaf.RawSubjectPublicKeyInfo, netip.Prefix{}); err != nil {
 		t.Errorf("a node at its next start: %v", err)
 	}
-	if _, err := c.Enroll(t.Context(), "n2", "x:1", []byte("another"), netip.Prefix{}); reason(err) != NameTaken {
-		t.Errorf("another by that name: %v", err)
+	// It lost its own key and moved: it holds the cluster's keys, so it is believed.
+	moved, err := c.Enroll(t.Context(), "n2", "y:1", []byte("another"), netip.Prefix{})
+	if err != nil || moved.PodCIDR != adm.PodCIDR || moved.Address != "y:1" || moved.Key != KeyID([]byte("another")) || !moved.Admitted.Equal(nodeOf(t, c, "n2").Admitted) {
+		t.Errorf("with another key: %+v, %v", moved, err)
 	}
+}
+
+func nodeOf(t *testing.T, c *cluster, name string) Node {
+	t.Helper()
+	for _, n := range Nodes(c.store.View()) {
+		if n.Name == name {
+			return n
+		}
+	}
+	t.Fatalf("no record of %s", name)
+	return Node{}
 }
 
 func reason(err error) Reason {

@@ -238,6 +238,28 @@ func (g *registry) stands(v state.View, r record) bool {
 }
 
 // confirm makes the record permanent.
+// renew writes a node's address and key into its confirmed record, if there is one and they changed.
+func (g *registry) renew(ctx context.Context, n Node) error {
+	for {
+		if err := g.store.Barrier(ctx); err != nil {
+			return err
+		}
+		e, ok := g.store.View().Get(NodesPrefix + n.Name)
+		if !ok {
+			return nil
+		}
+		old, err := decodeNode(e)
+		if err != nil || !old.Confirmed || old.Address == n.Address && old.Key == n.Key {
+			return nil //nolint:nilerr // reserve says what is wrong with it
+		}
+		now := old.Node
+		now.Address, now.Key = n.Address, n.Key
+		if _, err := g.write(ctx, now, state.Write{Key: NodesPrefix + n.Name, Expect: e.ModRevision}); !errors.Is(err, state.ErrConflict) {
+			return err
+		}
+	}
+}
+
 func (g *registry) confirm(ctx context.Context, r record) error {
 	n := r.Node
 	n.Confirmed = true
