@@ -30,7 +30,7 @@ func (q quieter) WithGroup(name string) slog.Handler { return quieter{q.next.Wit
 
 // retries turns what upstream's loops report and then try again into debug messages: a namespace
 // that is not empty yet, an object that changed meanwhile. Upstream marks them by the logger's name.
-// One more message is lowered, which always comes and says nothing.
+// Messages that come in the ordinary course of things and say nothing are lowered too.
 type retries struct{ slog.Handler }
 
 // upstreamRetry is the name of k8s.io/apimachinery/pkg/util/runtime's logger.
@@ -38,6 +38,10 @@ const upstreamRetry = "UnhandledError"
 
 // manifest is what upstream says when no list of allowed metric labels is given: always.
 const manifest = "The manifest file is empty, ignoring."
+
+// ordinary are the messages that are no news. A controller registers its metrics once in a process, and
+// says so when it begins again with the next leadership.
+func ordinary(message string) bool { return message == manifest || message == "unable to register metrics" }
 
 // Handle implements slog.Handler.
 func (h retries) Handle(ctx context.Context, r slog.Record) error {
@@ -47,7 +51,7 @@ func (h retries) Handle(ctx context.Context, r slog.Record) error {
 		}
 		return true
 	})
-	if r.Message == manifest {
+	if ordinary(r.Message) {
 		r.Level = slog.LevelDebug
 	}
 	if !h.Enabled(ctx, r.Level) {
