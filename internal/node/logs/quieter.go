@@ -41,7 +41,9 @@ const manifest = "The manifest file is empty, ignoring."
 
 // ordinary are the messages that are no news. A controller registers its metrics once in a process, and
 // says so when it begins again with the next leadership.
-func ordinary(message string) bool { return message == manifest || message == "unable to register metrics" }
+func ordinary(message string) bool {
+	return message == manifest || message == "unable to register metrics"
+}
 
 // Handle implements slog.Handler.
 func (h retries) Handle(ctx context.Context, r slog.Record) error {
