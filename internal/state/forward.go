@@ -45,6 +45,9 @@ func (s *Store) forwardBarrier(ctx context.Context, in *engine.Engine, leader st
 	return a.Revision, err
 }
 
+// lastWords is how long one that leads no more is listened to: after a hand-over it says at once what became of a write.
+const lastWords = 300 * time.Millisecond
+
 // ask asks the leader as long as it is that. One that lost power does not answer, and the network
 // takes seconds to say so, in which another has long been elected.
 func (s *Store) ask(ctx context.Context, in *engine.Engine, leader string, q call.Request) (call.Answer, error) {
@@ -54,7 +57,8 @@ func (s *Store) ask(ctx context.Context, in *engine.Engine, leader string, q cal
 		for {
 			changed := in.Change()
 			if now, ok := s.leader(in); ok && now != leader || in.Leads() {
-				end()
+				time.AfterFunc(lastWords, end)
+				return
 			}
 			select {
 			case <-changed:

@@ -254,8 +254,7 @@ func (s *Store) Close() error {
 	s.close.Do(func() {
 		s.machine().Close()
 		if in := s.instance(); in.Followed() && in.Raft.State() == raft.Leader {
-			// Handing over takes milliseconds, an election a second.
-			_ = in.Await(s.ctx, in.Raft.LeadershipTransfer)
+			_ = in.Await(s.ctx, in.Raft.LeadershipTransfer) // see HandOver
 		}
 		s.cancel()
 		s.barrier.Close()
