@@ -1,13 +1,12 @@
 package afar
 
 import (
-	"bytes"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes/scheme"
+
+	"github.com/podman-swarm/podman-swarm/internal/node/stored"
 )
 
 // Where the API server keeps nodes and pods.
@@ -21,24 +20,13 @@ const (
 func Judged(key string, value []byte) bool {
 	switch {
 	case strings.HasPrefix(key, nodesPrefix):
-		n, ok := decode(value).(*corev1.Node)
+		n, ok := stored.Object(value).(*corev1.Node)
 		return ok && unreachable(n)
 	case strings.HasPrefix(key, podsPrefix):
-		p, ok := decode(value).(*corev1.Pod)
+		p, ok := stored.Object(value).(*corev1.Pod)
 		return ok && evicted(p)
 	}
 	return false
-}
-
-func decode(value []byte) runtime.Object {
-	if bytes.HasPrefix(value, []byte("k8s:enc:")) {
-		return nil
-	}
-	obj, _, err := scheme.Codecs.UniversalDeserializer().Decode(value, nil, nil)
-	if err != nil {
-		return nil
-	}
-	return obj
 }
 
 func unreachable(n *corev1.Node) bool {

@@ -11,8 +11,8 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
-// stored is an object as the API server stores it.
-func stored(t *testing.T, obj runtime.Object) []byte {
+// encoded is an object as the API server stores it.
+func encoded(t *testing.T, obj runtime.Object) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	codec := scheme.Codecs.EncoderForVersion(protobuf.NewSerializer(scheme.Scheme, scheme.Scheme), corev1.SchemeGroupVersion)
@@ -48,7 +48,7 @@ func TestJudged(t *testing.T) {
 		"another kind":        {"/configmaps/default/a", &corev1.ConfigMap{}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := Judged(c.key, stored(t, c.obj)); got != c.want {
+			if got := Judged(c.key, encoded(t, c.obj)); got != c.want {
 				t.Errorf("Judged = %v", got)
 			}
 		})

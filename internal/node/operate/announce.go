@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/podman-swarm/podman-swarm/internal/node/stored"
 	"github.com/podman-swarm/podman-swarm/internal/state"
 	"github.com/podman-swarm/podman-swarm/internal/state/journal"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
@@ -80,7 +81,7 @@ func tell(ctx context.Context, cfg Config, c *journal.Conflict) error {
 func reference(c *journal.Conflict, shown swarm.Conflict) corev1.ObjectReference {
 	ref := corev1.ObjectReference{Kind: shown.Resource, Namespace: shown.Namespace, Name: shown.Name}
 	for _, side := range []journal.Side{c.Kept, c.Lost} {
-		if obj := decode(side.Value); obj != nil {
+		if obj := stored.Object(side.Value); obj != nil {
 			ref.APIVersion, ref.Kind = obj.GetObjectKind().GroupVersionKind().ToAPIVersionAndKind()
 			if m, err := meta.Accessor(obj); err == nil {
 				ref.UID = m.GetUID()

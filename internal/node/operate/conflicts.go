@@ -9,10 +9,9 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/podman-swarm/podman-swarm/internal/hlc"
+	"github.com/podman-swarm/podman-swarm/internal/node/stored"
 	"github.com/podman-swarm/podman-swarm/internal/state"
 	"github.com/podman-swarm/podman-swarm/internal/state/journal"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
@@ -133,7 +132,7 @@ func describe(c *journal.Conflict) swarm.Conflict {
 	out.Resource, out.Namespace, out.Name = fromKey(c.Key)
 	// Objects know better than keys whether they have a namespace.
 	for _, side := range []journal.Side{c.Kept, c.Lost} {
-		if obj := decode(side.Value); obj != nil {
+		if obj := stored.Object(side.Value); obj != nil {
 			if m, err := meta.Accessor(obj); err == nil {
 				out.Namespace, out.Name = m.GetNamespace(), m.GetName()
 				break
@@ -148,7 +147,7 @@ func version(s journal.Side) swarm.Version {
 	if s.Deleted {
 		return v
 	}
-	if obj := decode(s.Value); obj != nil {
+	if obj := stored.Object(s.Value); obj != nil {
 		if text, err := json.Marshal(obj); err == nil {
 			v.Value = &swarm.Value{Object: text}
 			return v
@@ -156,23 +155,6 @@ func version(s journal.Side) swarm.Version {
 	}
 	v.Value = &swarm.Value{Raw: s.Value}
 	return v
-}
-
-// decode reads a stored object; nil when it is none that this release knows, or is encrypted. What
-// is secret at rest stays secret in the journal.
-func decode(value []byte) runtime.Object {
-	if len(value) == 0 || bytes.HasPrefix(value, []byte("k8s:enc:")) {
-		return nil
-	}
-	if obj, _, err := scheme.Codecs.UniversalDeserializer().Decode(value, nil, nil); err == nil {
-		return obj
-	}
-	// Custom resources are stored as JSON.
-	obj, _, err := unstructuredDecode(value)
-	if err != nil {
-		return nil
-	}
-	return obj
 }
 
 // renamed are the resources whose keys begin with something else, upstream's oldest.

@@ -3,10 +3,6 @@ package operate
 import (
 	"errors"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-
 	"github.com/podman-swarm/podman-swarm/internal/state"
 	"github.com/podman-swarm/podman-swarm/internal/swarm"
 )
@@ -20,8 +16,4 @@ func unavailable(err error) error {
 		return swarm.Unavailable("%v: make room on the disk", err)
 	}
 	return err
-}
-
-func unstructuredDecode(value []byte) (runtime.Object, *schema.GroupVersionKind, error) {
-	return unstructured.UnstructuredJSONScheme.Decode(value, nil, nil)
 }
