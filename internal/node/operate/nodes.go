@@ -13,14 +13,12 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/podman-swarm/podman-swarm/internal/control/liveness"
 	"github.com/podman-swarm/podman-swarm/internal/gossip"
 	"github.com/podman-swarm/podman-swarm/internal/join"
 	"github.com/podman-swarm/podman-swarm/internal/state"
 	"github.com/podman-swarm/podman-swarm/internal/swarm"
 )
-
-// FenceAnnotation on a Node says that a person vouches: that machine is off and stays off.
-const FenceAnnotation = "podman-swarm.io/fenced"
 
 // nodes changes who belongs to the swarm.
 type nodes struct{ Config }
@@ -81,7 +79,7 @@ func (n nodes) Fence(ctx context.Context, name string) error {
 func (n nodes) Unfence(ctx context.Context, name string) error { return n.annotate(ctx, name, nil) }
 
 func (n nodes) annotate(ctx context.Context, name string, value any) error {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{FenceAnnotation: value}}})
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{liveness.FencedAnnotation: value}}})
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/podman-swarm/podman-swarm/internal/control/liveness"
 	"github.com/podman-swarm/podman-swarm/internal/join"
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
 	"github.com/podman-swarm/podman-swarm/internal/state"
@@ -98,7 +99,7 @@ func (r reader) members(ctx context.Context, st state.Status) ([]swarm.Member, e
 		if !ok { // a restored swarm has the objects of nodes that have not joined it again
 			m = swarm.Member{Name: n.Name, State: swarm.StateDead, Since: n.CreationTimestamp.UTC()}
 		}
-		m.Fenced = n.Annotations[FenceAnnotation] == "true"
+		m.Fenced = n.Annotations[liveness.FencedAnnotation] == "true"
 		byName[n.Name] = m
 	}
 	out := make([]swarm.Member, 0, len(byName))

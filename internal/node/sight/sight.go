@@ -10,7 +10,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/podman-swarm/podman-swarm/internal/agent/fence"
-	"github.com/podman-swarm/podman-swarm/internal/node/operate"
+	"github.com/podman-swarm/podman-swarm/internal/control/liveness"
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
 	"github.com/podman-swarm/podman-swarm/internal/state"
 )
@@ -82,7 +82,7 @@ func (c *Counter) updated(was, is any) {
 	}
 }
 
-func fenced(n *corev1.Node) bool { return n.Annotations[operate.FenceAnnotation] == "true" }
+func fenced(n *corev1.Node) bool { return n.Annotations[liveness.FencedAnnotation] == "true" }
 
 // Sight counts now.
 func (c *Counter) Sight() fence.Sight {

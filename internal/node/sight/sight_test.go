@@ -8,8 +8,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/podman-swarm/podman-swarm/internal/agent/fence"
+	"github.com/podman-swarm/podman-swarm/internal/control/liveness"
 	"github.com/podman-swarm/podman-swarm/internal/gossip"
-	"github.com/podman-swarm/podman-swarm/internal/node/operate"
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
 	"github.com/podman-swarm/podman-swarm/internal/state"
 )
@@ -19,7 +19,7 @@ func TestSight(t *testing.T) {
 	for _, name := range []string{"n1", "n2", "n3", "n4"} {
 		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		if name == "n4" {
-			n.Annotations = map[string]string{operate.FenceAnnotation: "true"}
+			n.Annotations = map[string]string{liveness.FencedAnnotation: "true"}
 		}
 		if err := informer.GetIndexer().Add(n); err != nil {
 			t.Fatal(err)
