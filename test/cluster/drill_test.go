@@ -16,8 +16,9 @@ import (
 // TestDrill cuts the power of the node with most pods, again and again, and measures until all of
 // them run elsewhere and are in the Service's endpoints.
 func TestDrill(t *testing.T) {
-	const replicas = 6
-	c := swarm(t, 3)
+	n := nodes(t, 3)
+	replicas := 2 * n
+	c := swarm(t, n)
 	apply(t, c.Hosts[0], fmt.Sprintf(stateless, replicas))
 	eventually(t, time.Minute, func() error { return inEndpoints(t.Context(), c.Hosts[0], "web", replicas, c.Hosts) })
 	var took, detected []time.Duration
@@ -25,23 +26,23 @@ func TestDrill(t *testing.T) {
 		victim := busiest(t, c)
 		survivors := c.Except(victim)
 		doomed := onThem(t, []*lab.Host{victim})
-		check(t, allReady(t.Context(), c.Hosts, 3)) // still: there is something to detect, and to replace
+		check(t, allReady(t.Context(), c.Hosts, n)) // still: there is something to detect, and to replace
 		w := start(t)
 		check(t, c.Crash(t.Context(), victim))
 		eventually(t, time.Minute, func() error { return notReady(t, survivors[0], victim) })
 		detected = append(detected, time.Since(w.begun))
 		took = append(took, w.until(t, fmt.Sprintf("drill %d: %d pods of %s replaced", round+1, doomed, victim.Name), 8*time.Second, func() error {
-			return inEndpoints(t.Context(), survivors[round%2], "web", replicas, survivors)
+			return inEndpoints(t.Context(), survivors[round%len(survivors)], "web", replicas, survivors)
 		}))
 		check(t, c.Boot(t.Context(), victim))
-		eventually(t, time.Minute, func() error { return allReady(t.Context(), c.Hosts, 3) })
+		eventually(t, time.Minute, func() error { return allReady(t.Context(), c.Hosts, n) })
 		onlyOnce(t, victim, "web")
 	}
 	slices.Sort(took)
 	slices.Sort(detected)
-	n := len(took)
+	last := len(took) - 1
 	t.Logf("%d drills, node dead to replacements in endpoints: median %s, worst %s; of that detection: median %s, worst %s",
-		n, took[n/2].Round(time.Millisecond), took[n-1].Round(time.Millisecond), detected[n/2].Round(time.Millisecond), detected[n-1].Round(time.Millisecond))
+		len(took), took[len(took)/2].Round(time.Millisecond), took[last].Round(time.Millisecond), detected[len(took)/2].Round(time.Millisecond), detected[last].Round(time.Millisecond))
 }
 
 // busiest is the host on which most pods run.

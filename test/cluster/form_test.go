@@ -9,18 +9,19 @@ import (
 	"time"
 )
 
-// TestForm begins a swarm on one of three machines and pastes the join command on the two others.
+// TestForm begins a swarm on one of three machines, or more, and pastes the join command on the others.
 // All are ready in 10 s, answer the same, and share the work.
 func TestForm(t *testing.T) {
-	c := machines(t, 3)
+	n := nodes(t, 3)
+	c := machines(t, n)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	w := start(t)
 	check(t, c.Form(ctx))
-	w.until(t, "three machines became three ready nodes", 10*time.Second, func() error { return allReady(t.Context(), c.Hosts, 3) })
+	w.until(t, fmt.Sprintf("%d machines became %d ready nodes", n, n), 10*time.Second, func() error { return allReady(t.Context(), c.Hosts, n) })
 
-	apply(t, c.Hosts[1], fmt.Sprintf(stateless, 6)) // on any node, not only the first
-	eventually(t, time.Minute, func() error { return inEndpoints(t.Context(), c.Hosts[2], "web", 6, c.Hosts) })
+	apply(t, c.Hosts[1], fmt.Sprintf(stateless, 2*n)) // on any node, not only the first
+	eventually(t, time.Minute, func() error { return inEndpoints(t.Context(), c.Hosts[2], "web", 2*n, c.Hosts) })
 	list, err := pods(t.Context(), c.Hosts[0], "web")
 	check(t, err)
 	spread := map[string]int{}
@@ -29,7 +30,7 @@ func TestForm(t *testing.T) {
 	}
 	for _, h := range c.Hosts {
 		if spread[h.Name] != 2 {
-			t.Errorf("6 pods on 3 nodes: %v", spread)
+			t.Errorf("%d pods on %d nodes: %v", 2*n, n, spread)
 			break
 		}
 	}

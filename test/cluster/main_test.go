@@ -66,6 +66,20 @@ func keepLogs(t *testing.T, c *lab.Cluster) {
 	}
 }
 
+// nodes is how many machines a story is told with: as many as it needs, or $SWARM_CLUSTER_NODES.
+func nodes(t *testing.T, usual int) int {
+	t.Helper()
+	text := os.Getenv("SWARM_CLUSTER_NODES")
+	if text == "" {
+		return usual
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < usual {
+		t.Fatalf("SWARM_CLUSTER_NODES=%s: want a number of at least %d", text, usual)
+	}
+	return n
+}
+
 // swarm makes n machines of one swarm, all ready.
 func swarm(t *testing.T, n int) *lab.Cluster {
 	t.Helper()
@@ -74,7 +88,27 @@ func swarm(t *testing.T, n int) *lab.Cluster {
 	defer cancel()
 	check(t, c.Form(ctx))
 	eventually(t, time.Minute, func() error { return allReady(t.Context(), c.Hosts, n) })
+	rest(t)
 	return c
+}
+
+// rest waits until the agents have done what they do at leisure after their start. They share the
+// processors of one machine: ten that begin at once are busy for seconds, which ten machines are not.
+func rest(t *testing.T) {
+	t.Helper()
+	const calm = 0.4 // of a processor, all agents together
+	eventually(t, time.Minute, func() error {
+		before, err := lab.Listen()
+		if err != nil {
+			return err
+		}
+		pause(t, time.Second)
+		used, err := before.Used()
+		if err == nil && used > calm {
+			err = fmt.Errorf("the agents use %.1f processors, not at most %.1f", used, calm)
+		}
+		return err
+	})
 }
 
 func check(t *testing.T, err error) {

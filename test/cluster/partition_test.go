@@ -51,11 +51,12 @@ type side struct {
 	shared *lab.Load // writes the same objects as the other side
 }
 
-// TestPartition cuts five nodes into three and two, the leader among the two, for a minute: both
-// sides are written to. When the wires are mended all five are the same again, the newest of
+// TestPartition cuts five nodes into three and two (ten into six and four), the leader among the fewer, for
+// a minute: both sides are written to. When the wires are mended all are the same again, the newest of
 // everything won, and what it overwrote is in the journal and can be brought back.
 func TestPartition(t *testing.T) {
-	c := swarm(t, 5)
+	n := nodes(t, 5)
+	c := swarm(t, n)
 	apply(t, c.Hosts[0], fmt.Sprintf(stateful, 3))
 	eventually(t, time.Minute, func() error { return running(t.Context(), c.Hosts[0], "db", 3, c.Hosts) })
 	for _, name := range []string{"newest-left", "newest-right", "deleted-right"} {
@@ -63,7 +64,7 @@ func TestPartition(t *testing.T) {
 	}
 	leader, err := c.Leader(t.Context(), c.Hosts[0])
 	check(t, err)
-	left := &side{name: "left", hosts: c.Except(leader)[:3]}
+	left := &side{name: "left", hosts: c.Except(leader)[:n*3/5]}
 	right := &side{name: "right", hosts: c.Except(left.hosts...)}
 
 	doubled := lab.Guard(ns)

@@ -17,10 +17,11 @@ import (
 // TestRollingRestart restarts the agent on each node in turn under load, then again with another
 // executable. Pods do not notice, and no request fails that is tried once more.
 func TestRollingRestart(t *testing.T) {
-	c := swarm(t, 3)
-	apply(t, c.Hosts[0], fmt.Sprintf(stateless, 6)+"---"+fmt.Sprintf(stateful, 3))
-	for app, n := range map[string]int{"web": 6, "db": 3} {
-		eventually(t, time.Minute, func() error { return running(t.Context(), c.Hosts[0], app, n, c.Hosts) })
+	n := nodes(t, 3)
+	c := swarm(t, n)
+	apply(t, c.Hosts[0], fmt.Sprintf(stateless, 2*n)+"---"+fmt.Sprintf(stateful, 3))
+	for app, replicas := range map[string]int{"web": 2 * n, "db": 3} {
+		eventually(t, time.Minute, func() error { return running(t.Context(), c.Hosts[0], app, replicas, c.Hosts) })
 	}
 	before := monitors(t)
 	load := startLoad(t, lab.LoadConfig{Hosts: c.Hosts, Name: "rolling", Writers: 6, Rate: 100})
@@ -30,15 +31,15 @@ func TestRollingRestart(t *testing.T) {
 			acknowledged(t, load, 100)
 			h.Program = program
 			check(t, h.RestartAgent(t.Context()))
-			eventually(t, time.Minute, func() error { return allReady(t.Context(), c.Hosts, 3) })
+			eventually(t, time.Minute, func() error { return allReady(t.Context(), c.Hosts, n) })
 		}
 	}
 	acknowledged(t, load, 100)
 	load.Stop()
 	noneFailed(t, load)
-	t.Logf("%d acknowledged writes over 6 restarts", load.Count())
+	t.Logf("%d acknowledged writes over %d restarts", load.Count(), 2*n)
 	if now := monitors(t); !slices.Equal(now, before) {
-		t.Errorf("containers after six restarts\n%q, before\n%q", now, before)
+		t.Errorf("containers after the restarts\n%q, before\n%q", now, before)
 	}
 	settled(t, c.Hosts)
 	kept(t, load, c.Hosts, nil)

@@ -57,6 +57,15 @@ func (n Noise) Factor() float64 {
 	return stretch(now.at.Sub(n.at)*time.Duration(runtime.NumCPU()), now.busy-n.busy-(now.ours-n.ours))
 }
 
+// Used says how many processors the lab and this process took since Listen.
+func (n Noise) Used() (float64, error) {
+	now, err := Listen()
+	if err != nil {
+		return 0, err
+	}
+	return (now.ours - n.ours).Seconds() / now.at.Sub(n.at).Seconds(), nil
+}
+
 // stretch is how much longer things take with `others` gone from `capacity`.
 func stretch(capacity, others time.Duration) float64 {
 	if capacity <= 0 || others <= 0 {
