@@ -12,12 +12,14 @@ import (
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/kubectl/pkg/cmd"
+	"k8s.io/kubectl/pkg/cmd/util"
 )
 
 func environment(vars map[string]string, files ...string) Environment {
 	return Environment{
 		Home:   "/home/ann",
 		Getenv: func(k string) string { return vars[k] },
+		Denied: func(string) bool { return false },
 		Readable: func(path string) bool {
 			for _, f := range files {
 				if f == path {
@@ -46,6 +48,41 @@ func TestKubeconfigOrder(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			if got := tc.env.kubeconfig(); got != tc.want {
 				t.Errorf("kubeconfig() = %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestNowhere(t *testing.T) {
+	const root = "/var/lib/podman-swarm/admin.kubeconfig"
+	closed := environment(nil)
+	closed.Denied = func(path string) bool { return path == root }
+	for name, tc := range map[string]struct {
+		env  Environment
+		args string
+		want string // in what is printed; empty: the server is asked
+	}{
+		"nothing":                {environment(nil), "get pods", "podman-swarm init"},
+		"not for this user":      {closed, "get pods", "you may not read " + root},
+		"our own verbs":          {closed, "swarm status", "you may not read " + root},
+		"a server by flag":       {environment(nil), "get pods --server=http://127.0.0.1:1", ""},
+		"a server by variable":   {environment(map[string]string{"PSCTL_SERVER": "http://127.0.0.1:1"}), "get pods", ""},
+		"kubectl's own file":     {environment(nil, "/home/ann/.kube/config"), "get pods --server=http://127.0.0.1:1", ""},
+		"inside of a pod":        {environment(map[string]string{"KUBERNETES_SERVICE_HOST": "127.0.0.1"}), "get pods --server=http://127.0.0.1:1", ""},
+		"nobody needs to answer": {environment(nil), "create configmap x --dry-run=client -o name", "configmap/x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("KUBECONFIG", "/nonexistent")
+			var fatal string
+			util.BehaviorOnFatal(func(text string, _ int) { fatal = text })
+			defer util.DefaultBehaviorOnFatal()
+			c, out := command(t, tc.env, strings.Fields(tc.args)...)
+			if err := c.Execute(); err != nil {
+				fatal += err.Error()
+			}
+			said := fatal + out.String()
+			if tc.want == "" && !strings.Contains(said, "127.0.0.1:1") || !strings.Contains(said, tc.want) {
+				t.Errorf("psctl %s says %q, want %q", tc.args, said, tc.want)
 			}
 		})
 	}

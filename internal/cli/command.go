@@ -40,6 +40,9 @@ func New(env Environment, streams genericiooptions.IOStreams, args []string) *co
 	if token := env.Getenv("PSCTL_TOKEN"); token != "" {
 		*flags.BearerToken = token
 	}
+	if err := env.nowhere(); err != nil {
+		refuse(flags, err)
+	}
 	options := cmd.KubectlOptions{Arguments: args, ConfigFlags: flags, IOStreams: streams}
 	if !isOwn(args) {
 		options.PluginHandler = cmd.NewDefaultPluginHandler([]string{"psctl", plugin.ValidPluginFilenamePrefixes[0]})
