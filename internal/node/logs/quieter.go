@@ -40,9 +40,16 @@ const upstreamRetry = "UnhandledError"
 const manifest = "The manifest file is empty, ignoring."
 
 // ordinary are the messages that are no news. A controller registers its metrics once in a process, and
-// says so when it begins again with the next leadership.
+// says so when it begins again with the next leadership. One whose leadership ends while it begins tells that
+// its events have no way out, of which it has none. Watches end only when they are cut, as every end of the
+// server does.
 func ordinary(message string) bool {
-	return message == manifest || message == "unable to register metrics"
+	switch message {
+	case manifest, "unable to register metrics", "Unable start event watcher (will not retry!)",
+		"Failed to shutdown server: context deadline exceeded":
+		return true
+	}
+	return false
 }
 
 // Handle implements slog.Handler.

@@ -15,6 +15,7 @@ func TestWhatIsNoNewsIsNotTold(t *testing.T) {
 		{"an error", func(l *slog.Logger) { l.Error("the disk is full") }, true},
 		{"a retry", func(l *slog.Logger) { l.Error("sync", "logger", upstreamRetry) }, false},
 		{"a controller that begins again", func(l *slog.Logger) { l.Error("unable to register metrics") }, false},
+		{"one that ends while it begins", func(l *slog.Logger) { l.Error("Unable start event watcher (will not retry!)") }, false},
 		{"no metric labels", func(l *slog.Logger) { l.Error(manifest) }, false},
 	} {
 		var out bytes.Buffer

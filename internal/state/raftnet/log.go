@@ -2,12 +2,16 @@ package raftnet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
 	"log/slog"
+	"slices"
+	"strings"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 )
 
 // bridge is an hclog.Logger on slog. Raft's talk about its own state is Debug here: what an
@@ -27,10 +31,23 @@ const noHeartbeat = "heartbeat timeout reached, starting election"
 func unreached(msg string) bool {
 	switch msg {
 	case "failed to make requestVote RPC", "failed to heartbeat to", "failed to appendEntries to", "failed to contact",
-		"failed to get previous log", "failed to decode incoming command", "failed to flush response", "failed to contact quorum of nodes, stepping down":
+		"failed to get previous log", "failed to decode incoming command", "failed to flush response", "failed to contact quorum of nodes, stepping down",
+		"failed to pipeline appendEntries":
 		return true
 	}
 	return false
+}
+
+// ordinary is how an election and catching up go: somebody stands and is not chosen, a follower lacks some
+// entries, or so many that it gets a snapshot.
+func ordinary(msg string, args []any) bool {
+	switch msg {
+	case "no known peers, aborting election", "Election timeout reached, restarting election", "appendEntries rejected, sending older logs":
+		return true
+	case "failed to get log":
+		return slices.ContainsFunc(args, func(a any) bool { err, ok := a.(error); return ok && errors.Is(err, raft.ErrLogNotFound) })
+	}
+	return strings.HasPrefix(msg, "rejecting vote request") || strings.HasPrefix(msg, "rejecting pre-vote request")
 }
 
 // named tells whether the arguments of noHeartbeat name the leader that was lost.
@@ -52,11 +69,11 @@ func (b *bridge) Log(level hclog.Level, msg string, args ...any) {
 	to := slog.LevelDebug
 	switch level {
 	case hclog.Error:
-		if to = slog.LevelError; unreached(msg) {
+		if to = slog.LevelError; unreached(msg) || ordinary(msg, args) {
 			to = slog.LevelDebug
 		}
 	case hclog.Warn:
-		if to = slog.LevelWarn; msg == noHeartbeat && !named(args) || unreached(msg) {
+		if to = slog.LevelWarn; msg == noHeartbeat && !named(args) || unreached(msg) || ordinary(msg, args) {
 			to = slog.LevelDebug
 		}
 	default:
