@@ -14,6 +14,8 @@ const (
 	StateAlive   = "alive"
 	StateSuspect = "suspect"
 	StateDead    = "dead"
+	// StateJoining is a node that was admitted, and whose agent has not been started or reached yet.
+	StateJoining = "joining"
 	StateLeft    = "left"
 )
 

@@ -25,6 +25,13 @@ func NewRuntime() Runtime {
 	return r
 }
 
+// Info says in the version that there is no Podman: nodes show it.
+func (r Runtime) Info(ctx context.Context) (podman.Info, error) {
+	info, err := r.Fake.Info(ctx)
+	info.Version = "0.0.0-hollow"
+	return info, err
+}
+
 // Image finds every image.
 func (r Runtime) Image(ctx context.Context, ref string) (podman.Image, error) {
 	img, err := r.Fake.Image(ctx, ref)

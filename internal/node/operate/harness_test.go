@@ -141,6 +141,25 @@ func TestRemove(t *testing.T) {
 	}
 }
 
+// Who was admitted and has not begun is no dead node yet; who had begun and is not heard of is one.
+func TestMembersThatAreNotHeardOf(t *testing.T) {
+	o := operateOn(t, "n1")
+	for _, name := range []string{"n2", "n3"} {
+		admitted, err := json.Marshal(join.Node{Name: name, Address: "10.0.0.9:7946", Admitted: time.Now(), Confirmed: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.nodes[0].Put(t, join.NodesPrefix+name, string(admitted))
+	}
+	if _, err := o.client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n3"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	members, err := o.backends[0].Reader.Members(t.Context())
+	if err != nil || len(members) != 3 || members[1].State != swarm.StateJoining || members[2].State != swarm.StateDead {
+		t.Errorf("%+v, %v; want n1, n2 joining and n3 dead", members, err)
+	}
+}
+
 func TestRemovalsByDate(t *testing.T) {
 	now := time.Now()
 	cert := &x509.Certificate{NotBefore: now.Add(-time.Hour)}

@@ -88,16 +88,19 @@ func (r reader) members(ctx context.Context, st state.Status) ([]swarm.Member, e
 		}
 		byName[m.Name] = out
 	}
-	// A node that this one has not heard of since it started.
+	// A node that this one has not heard of since it started: it never ran, or it has an object and is dead.
 	for _, n := range join.Nodes(r.Store.View()) {
 		if _, ok := byName[n.Name]; !ok {
-			byName[n.Name] = swarm.Member{Name: n.Name, Address: n.Address, State: swarm.StateDead, Since: n.Admitted.UTC()}
+			byName[n.Name] = swarm.Member{Name: n.Name, Address: n.Address, State: swarm.StateJoining, Since: n.Admitted.UTC()}
 		}
 	}
 	for _, n := range r.objects(ctx) {
 		m, ok := byName[n.Name]
-		if !ok { // a restored swarm has the objects of nodes that have not joined it again
+		switch {
+		case !ok: // a restored swarm has the objects of nodes that have not joined it again
 			m = swarm.Member{Name: n.Name, State: swarm.StateDead, Since: n.CreationTimestamp.UTC()}
+		case m.State == swarm.StateJoining:
+			m.State = swarm.StateDead
 		}
 		m.Fenced = n.Annotations[liveness.FencedAnnotation] == "true"
 		byName[n.Name] = m
