@@ -56,7 +56,7 @@ func (s *Store) ask(ctx context.Context, in *engine.Engine, leader string, q cal
 	go func() {
 		for {
 			changed := in.Change()
-			if now, ok := s.leader(in); ok && now != leader || in.Leads() {
+			if now, ok := s.leader(in); ok && now != leader || in.Leads() || s.instance().Lineage() != in.Lineage() {
 				time.AfterFunc(lastWords, end)
 				return
 			}

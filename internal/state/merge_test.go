@@ -60,6 +60,40 @@ func TestThreeOfFiveDieAtOnce(t *testing.T) {
 	})
 }
 
+// A write on its way to the leader of a lineage that is over is not waited for as long as the network lets it: in 50
+// nodes gossip knows of the dead so late that a client's second try went to the dead leader too.
+func TestNobodyWaitsForALeaderOfTheLineageBefore(t *testing.T) {
+	simulate(t, false, func(c *sim) {
+		c.net.Detect = 6 * time.Second
+		c.first(5)
+		c.load(5, 0, 1, 2, 3, 4)
+		var two []string
+		for _, n := range c.running() {
+			if !n.get().instance().Leads() && len(two) < 2 {
+				two = append(two, n.name)
+			}
+		}
+		before := c.nodes[two[0]].get().Status().Lineage.ID
+		c.net.Split(two...)
+		elapse(5 * time.Second) // Raft has lost its leader, gossip still shows it
+		s, ended := c.nodes[two[0]].get(), make(chan struct{})
+		go func() {
+			defer close(ended)
+			_ = c.apply(c.t.Context(), s, "/late", "x") // it may have happened
+		}()
+		defer func() { <-ended }()
+		c.within(10*time.Second, two[0]+" is in another lineage", func() bool { return s.instance().Lineage() != before })
+		c.within(time.Second, "its write has an end", func() bool {
+			select {
+			case <-ended:
+				return true
+			default:
+				return false
+			}
+		})
+	})
+}
+
 // Both sides of a partition write; healed, both sides' work is there.
 func TestPartition(t *testing.T) {
 	for _, disk := range []bool{false, true} {

@@ -113,7 +113,7 @@ func (s *Store) serveMeet(ctx context.Context, in *engine.Engine, body []byte) (
 	if _, err := s.vouch(ctx, in); err != nil {
 		return call.Answer{}, err
 	}
-	if !s.turns.Take(from.ID, server, time.Now()) {
+	if !s.turns.Wait(ctx, from.ID, server) {
 		return call.Answer{}, errRetry
 	}
 	return call.Answer{Body: in.Machine.Lineage().Append(nil)}, nil

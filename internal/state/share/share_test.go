@@ -78,3 +78,40 @@ func TestTurns(t *testing.T) {
 		t.Error("not ended")
 	}
 }
+
+// Many that wait for their turn have it one after another, without a pause.
+func TestTurnsFollowAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var turns share.Turns
+		var wg sync.WaitGroup
+		var busy atomic.Int32
+		start := time.Now()
+		for i := range 20 {
+			wg.Go(func() {
+				server := string(rune('a' + i))
+				if !turns.Wait(t.Context(), "l1", server) || busy.Add(1) != 1 {
+					t.Errorf("%s has no turn of its own", server)
+				}
+				<-time.After(10 * time.Millisecond)
+				busy.Add(-1)
+				turns.End("l1", server)
+			})
+		}
+		wg.Wait()
+		if took := time.Since(start); took != 200*time.Millisecond {
+			t.Errorf("20 turns of 10 ms took %v", took)
+		}
+		turns.Take("l1", "gone", time.Now())
+		if turns.Wait(t.Context(), "l1", "a") {
+			t.Error("a turn that is another's")
+		}
+		if kept := time.Since(start) - 200*time.Millisecond; kept != time.Second {
+			t.Errorf("who asks is kept for %v", kept)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if turns.Wait(ctx, "l1", "a") {
+			t.Error("a turn for one that is gone")
+		}
+	})
+}
