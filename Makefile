@@ -72,8 +72,12 @@ fuzz: ## every fuzz target for FUZZTIME (default 20s)
 	@scripts/fuzz
 
 .PHONY: soak
-soak: ## random histories of whole clusters in virtual time (HISTORIES=2000; SWARM_SIM_SEED=N repeats one)
-	SWARM_SIM_HISTORIES=$(or $(HISTORIES),2000) go test ./internal/sim -run Histories -timeout 0 -v
+soak: ## random histories of whole clusters in virtual time (HISTORIES=2000; SWARM_SIM_SEED=N repeats one; NODES=50)
+	SWARM_SIM_NODES=$(NODES) SWARM_SIM_HISTORIES=$(or $(HISTORIES),2000) go test ./internal/sim -run Histories -timeout 0 -v
+
+.PHONY: stories
+stories: ## every story of test/scenarios, told of a swarm of NODES=50 with PODS=30 on each
+	SWARM_SIM_NODES=$(or $(NODES),50) SWARM_SIM_PODS=$(PODS) go test ./internal/sim -run Scenarios -timeout 0 -v
 
 .PHONY: bench
 bench: build ## the figures beside their budgets: a table and bench/results/latest.json

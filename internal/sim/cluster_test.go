@@ -4,14 +4,18 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/podman-swarm/podman-swarm/internal/gossip"
 	"github.com/podman-swarm/podman-swarm/internal/state"
 )
 
@@ -34,7 +38,7 @@ type cluster struct {
 	count  int
 	places map[string]map[string]bool // nodes on which a pod runs that must not run twice
 	wrong  map[string]bool            // nodes that were fenced while they lived
-	traps  map[string]string          // by node: the step at which it loses power
+	traps  map[string]string          // by rack: the step at which the first machine to get there loses power
 }
 
 // scratch is a directory that is fast where there is memory for it.
@@ -82,10 +86,10 @@ func (c *cluster) say(format string, args ...any) {
 }
 
 // add makes a node that joins the cluster; the first one begins it.
-func (c *cluster) add() *node {
+func (c *cluster) add(name, rack string) *node {
 	c.t.Helper()
 	i := len(c.nodes) + 1
-	n := &node{c: c, name: fmt.Sprint("n", i), addr: fmt.Sprintf("10.0.0.%d:7946", i)}
+	n := &node{c: c, name: name, rack: rack, addr: fmt.Sprintf("10.0.0.%d:7946", i)}
 	n.pods.uid = map[string]string{}
 	n.drive = newDrive(c.t, rand.New(rand.NewPCG(c.rnd.Uint64(), 3)), filepath.Join(c.base, n.name))
 	if i > 1 {
@@ -157,9 +161,9 @@ func (c *cluster) fresh(what string) string {
 // at is where a node's store stops to be watched.
 func (c *cluster) at(n *node, step string) {
 	c.mu.Lock()
-	hit := c.traps[n.name] == step
+	hit := c.traps[n.rack] == step
 	if hit {
-		delete(c.traps, n.name)
+		delete(c.traps, n.rack)
 	}
 	c.mu.Unlock()
 	if hit {
@@ -218,11 +222,20 @@ func (c *cluster) dump() {
 			c.t.Logf("%s is off", n.name)
 			continue
 		}
+		st := l.store.Load().Status()
 		var seen []string
 		for _, m := range l.gossip.Members() {
 			seen = append(seen, fmt.Sprint(m.Name, " ", m.State))
 		}
-		c.t.Logf("%s: %+v; gossip %v; pods %v", n.name, l.store.Load().Status(), seen, n.pods.all())
+		pods := slices.Sorted(maps.Keys(n.pods.all()))
+		if len(c.nodes) > 10 { // of many only what differs
+			if !st.Leads {
+				st.Replicas = nil
+			}
+			seen = slices.DeleteFunc(seen, func(m string) bool { return strings.HasSuffix(m, fmt.Sprint(" ", gossip.Alive)) })
+			pods = slices.DeleteFunc(pods, func(p string) bool { return strings.HasPrefix(p, crowdApp) })
+		}
+		c.t.Logf("%s: %+v; gossip %v; pods %v", n.name, st, seen, pods)
 	}
 }
 
@@ -289,16 +302,24 @@ func (c *cluster) same() bool {
 func (c *cluster) write(n *node, key, value string, limit time.Duration) time.Duration {
 	c.t.Helper()
 	start := time.Now()
+	if err := c.acknowledged(n, key, value, limit); err != nil {
+		c.dump()
+		c.t.Fatalf("%.3fs: %v", time.Since(c.began).Seconds(), err)
+	}
+	return time.Since(start)
+}
+
+// acknowledged writes through a node until it is acknowledged.
+func (c *cluster) acknowledged(n *node, key, value string, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	for {
 		err := c.try(ctx, n, key, value)
 		if err == nil {
-			return time.Since(start)
+			return nil
 		}
 		if ctx.Err() != nil {
-			c.dump()
-			c.t.Fatalf("%.3fs: %s: write %s: not acknowledged within %v: %v", time.Since(c.began).Seconds(), n.name, key, limit, err)
+			return fmt.Errorf("%s: write %s: not acknowledged within %v: %w", n.name, key, limit, err)
 		}
 		pause(ctx, 20*time.Millisecond)
 	}

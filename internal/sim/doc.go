@@ -7,5 +7,6 @@
 // direction or both; their clocks are wrong; their disks fail, and lose what was not synced.
 //
 // test/scenarios/*.txtar tell stories (script_test.go lists their words). TestHistories makes up others
-// (random_test.go) and prints their seeds. check_test.go says what must be true of all of them.
+// (random_test.go) and prints their seeds. judge_test.go says what must be true of all of them. SWARM_SIM_NODES=50
+// tells any of them of 50 nodes with 30 pods on each, every node of a story being a rack then.
 package sim

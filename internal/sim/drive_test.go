@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -104,12 +105,28 @@ func (d *drive) hold(name string) (uint64, error) {
 }
 
 func (d *drive) synced(name string) error {
-	ino, err := d.hold(name)
+	// A log is synced at every entry: its file is held already, and what was safe before has room for it.
+	info, err := os.Stat(name)
 	if err != nil {
 		return err
 	}
-	b, err := os.ReadFile(name)
-	d.bytes[ino] = b
+	ino := inode(info)
+	if d.open[ino] == nil {
+		if ino, err = d.hold(name); err != nil {
+			return err
+		}
+	}
+	b := d.bytes[ino]
+	if size := info.Size(); int64(cap(b)) < size {
+		b = make([]byte, size)
+	} else {
+		b = b[:size]
+	}
+	n, err := d.open[ino].ReadAt(b, 0)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	d.bytes[ino] = b[:n]
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -97,7 +98,7 @@ type watching struct {
 	node, lineage string
 	after, upTo   uint64
 	revisions     []uint64
-	prev          map[string]map[string]string // by key: which value took the place of which
+	prev          map[string]map[string]string // by clients' key: which value took the place of which
 }
 
 func newHistory() *history {
@@ -226,6 +227,9 @@ func (h *history) saw(l *life, x *watching, evs []state.Event) {
 		}
 		h.events[ev.Revision] = e
 		x.revisions = append(x.revisions, ev.Revision)
+		if strings.HasPrefix(ev.Key, podsPrefix) {
+			continue
+		}
 		prev := ""
 		if ev.Prev != nil {
 			prev = string(ev.Prev.Value)
@@ -239,7 +243,7 @@ func (h *history) saw(l *life, x *watching, evs []state.Event) {
 
 // look notes what a revision names.
 func (h *history) look(l *life, v state.View) {
-	if v.Count("", "") > 500 && v.Revision()%64 != 0 { // it takes too long
+	if every := uint64(v.Count("", "")); every > 500 && v.Revision()%(every/2) != 0 { // it takes too long
 		return
 	}
 	sum := sum(v)

@@ -30,6 +30,7 @@ const (
 type node struct {
 	c          *cluster
 	name, addr string
+	rack       string // the name of its first machine
 	drive      *drive
 	skew       atomic.Int64 // nanoseconds
 	pods       containers

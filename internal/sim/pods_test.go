@@ -1,10 +1,12 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
+	"strconv"
 	"sync"
 	"time"
 
@@ -46,9 +48,15 @@ type pod struct {
 
 // list decodes the values below a prefix.
 func list[T any](v state.View, prefix string, f func(e *state.Entry, x T)) {
+	listWith(v, prefix, "", f)
+}
+
+// listWith decodes only those with a text in them: of a crowd it is most of the work.
+func listWith[T any](v state.View, prefix, text string, f func(e *state.Entry, x T)) {
+	mark := []byte(text)
 	v.Ascend(prefix, prefix[:len(prefix)-1]+"0", func(e *state.Entry) bool {
 		var x T
-		if json.Unmarshal(e.Value, &x) == nil {
+		if bytes.Contains(e.Value, mark) && json.Unmarshal(e.Value, &x) == nil {
 			f(e, x)
 		}
 		return true
@@ -269,7 +277,7 @@ func (r podRuntime) round(ctx context.Context, s *state.Store, v state.View) (ag
 	mine, entries := map[string]pod{}, map[string]*state.Entry{}
 	var stop []string
 	var start []pod
-	list(v, podsPrefix, func(e *state.Entry, p pod) {
+	listWith(v, podsPrefix, strconv.Quote(r.l.n.name), func(e *state.Entry, p pod) {
 		if p.Node == r.l.n.name {
 			mine[p.Name], entries[p.Name] = p, e
 			again = again || p.Single // the fence is no news

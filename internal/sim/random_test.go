@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -36,12 +37,13 @@ func TestHistories(t *testing.T) {
 		}
 		seeds = []uint64{seed}
 	}
+	size := scaleOf(t)
 	for _, seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
+			defer size.turn()()
 			simulate(t, seed, func(c *cluster) {
-				s := &script{c: c, names: map[string]string{}, servers: map[string]string{}}
-				(&author{s: s, rnd: rand.New(rand.NewPCG(seed, 4))}).write()
+				(&author{s: newScript(c, size), rnd: rand.New(rand.NewPCG(seed, 4))}).write()
 			})
 		})
 	}
@@ -61,16 +63,18 @@ func (a *author) tell(format string, args ...any) {
 
 func (a *author) between(from, to int) int { return from + a.rnd.IntN(to-from+1) }
 
-// any is one of the nodes that run, or of those that are off; nil when there is none.
-func (a *author) any(up bool) *node {
-	var found []*node
-	for _, n := range a.s.c.nodes {
-		if (n.life() != nil) == up {
-			found = append(found, n)
-		}
-	}
+// some are the nodes that run, or those that are off; of racks all that have such a machine.
+func (a *author) some(up bool) []string {
+	return slices.DeleteFunc(slices.Clone(a.s.racks), func(name string) bool {
+		return !slices.ContainsFunc(a.s.rack(name), func(n *node) bool { return (n.life() != nil) == up })
+	})
+}
+
+// any is one of them; empty when there is none.
+func (a *author) any(up bool) string {
+	found := a.some(up)
 	if len(found) == 0 {
-		return nil
+		return ""
 	}
 	return found[a.rnd.IntN(len(found))]
 }
@@ -112,26 +116,26 @@ func (a *author) pause() int {
 // next is what happens next.
 func (a *author) next() {
 	up, off := a.any(true), a.any(false)
-	many := len(a.s.c.up()) > 1
+	many := len(a.some(true)) > 1
 	switch k := a.rnd.IntN(20); {
-	case k < 5 && off != nil:
-		a.tell("boot %s", off.name)
+	case k < 5 && off != "":
+		a.tell("boot %s", off)
 	case k < 7 && many:
-		a.tell("%s %s", []string{"kill", "power-failure"}[a.rnd.IntN(2)], up.name)
+		a.tell("%s %s", []string{"kill", "power-failure"}[a.rnd.IntN(2)], up)
 	case k < 8 && many: // not for longer: pods run on, unfenced (ADR 0010)
-		a.tell("shut-down %s\nwait %dms\nboot %s", up.name, a.between(200, 3000), up.name)
+		a.tell("shut-down %s\nwait %dms\nboot %s", up, a.between(200, 3000), up)
 	case k < 12:
 		a.partition()
 	case k < 13:
 		a.tell("one-way %s", a.split("->"))
 	case k < 15:
 		a.tell("heal")
-	case k < 16 && up != nil:
-		a.tell("%s %s", []string{"disk-error", "disk-full", "disk-ok", "disk-ok"}[a.rnd.IntN(4)], up.name)
-	case k < 18 && up != nil:
+	case k < 16 && up != "":
+		a.tell("%s %s", []string{"disk-error", "disk-full", "disk-ok", "disk-ok"}[a.rnd.IntN(4)], up)
+	case k < 18 && up != "":
 		steps := []string{"fork", "forked", "hand over", "chunk", "handed over", "moved", "arriving", "arrived"}
-		a.tell("trap %s %s", up.name, steps[a.rnd.IntN(len(steps))])
-	case k < 19 && off == nil && !a.damaged:
+		a.tell("trap %s %s", up, steps[a.rnd.IntN(len(steps))])
+	case k < 19 && off == "" && !a.damaged:
 		a.damage()
 	case k < 20 && a.rnd.IntN(3) == 0:
 		a.allAtOnce()
@@ -141,8 +145,8 @@ func (a *author) next() {
 // split puts all nodes on two sides, neither of them empty.
 func (a *author) split(between string) string {
 	var names []string
-	for _, i := range a.rnd.Perm(len(a.s.c.nodes)) {
-		names = append(names, a.s.c.nodes[i].name)
+	for _, i := range a.rnd.Perm(len(a.s.racks)) {
+		names = append(names, a.s.racks[i])
 	}
 	at := a.between(1, len(names)-1)
 	return strings.Join(names[:at], " ") + " " + between + " " + strings.Join(names[at:], " ")
@@ -162,17 +166,15 @@ func (a *author) damage() {
 	a.calm()
 	a.tell("await converged within=90s\nwait 3s")
 	n := a.any(true)
-	a.tell("kill %s\ndamage %s %s\nboot %s\nawait converged within=90s", n.name, n.name, []string{"flip", "shrink"}[a.rnd.IntN(2)], n.name)
+	a.tell("kill %s\ndamage %s %s\nboot %s\nawait converged within=90s", n, n, []string{"flip", "shrink"}[a.rnd.IntN(2)], n)
 }
 
 // allAtOnce is the end of power for everybody, and its return, in any order.
 func (a *author) allAtOnce() {
-	for _, n := range a.s.c.nodes {
-		if n.life() != nil {
-			a.tell("power-failure %s", n.name)
-		}
+	for _, name := range a.some(true) {
+		a.tell("power-failure %s", name)
 	}
-	for _, i := range a.rnd.Perm(len(a.s.c.nodes)) {
+	for _, i := range a.rnd.Perm(len(a.s.racks)) {
 		a.tell("wait %dms\nboot n%d", a.rnd.IntN(4000), i+1)
 	}
 }
@@ -184,10 +186,8 @@ func (a *author) calm() {
 	clear(c.traps)
 	c.mu.Unlock()
 	a.tell("heal\ndisk-ok all")
-	for _, n := range c.nodes {
-		if n.life() == nil {
-			a.tell("boot %s", n.name)
-		}
+	for _, name := range a.some(false) {
+		a.tell("boot %s", name)
 	}
 }
 
@@ -195,6 +195,7 @@ func (a *author) calm() {
 func (a *author) finish(n int) {
 	a.calm()
 	a.tell("wait 5s\nload ends\nawait converged within=60s\nawait pods web %d within=60s\nawait pods db 2 within=120s", n)
+	a.s.crowd()
 	a.s.c.converge(a.s.duration("30s"))
 	a.s.c.hist.end(a.s.c.up()[0].store())
 }

@@ -1,18 +1,18 @@
 package sim
 
 import (
-	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
+	"testing"
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/state"
-	"github.com/podman-swarm/podman-swarm/internal/state/disk"
-	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 )
 
 // script is a story being told. Its words, one command a line, # begins a comment:
@@ -47,12 +47,73 @@ import (
 //	expect new-server NODE                   since the damage
 //	never doubled APP                        and it did run
 //	conflicts contain KEY VALUE | conflicts N
+//
+// At scale (SWARM_SIM_NODES=50) the same story is told of more machines: each of its N nodes is a rack of
+// 50/N machines, and there is one more app, with SWARM_SIM_PODS pods per machine (30), that runs before the
+// trouble begins and must run again in the end. What a word means then:
+//
+//   - The whole rack: partition, one-way, kill and power-failure (all at the same instant), boot (all that are
+//     off), shut-down, skew, fence (the person means the rack), load (through any machine), pods on NODE, and
+//     await writable: each of its machines that runs acknowledges a write within the time.
+//   - restart: each machine of the rack, one after another, as an upgrade does.
+//   - trap: whichever machine of the rack is first at the step loses power, it alone; await lost awaits that one.
+//   - One machine, and the others of its rack stand by on its side: damage, wipe, the words about disks,
+//     through, expect. It is the first of the rack; for a name that was let, the leader itself, or the first
+//     of the rack that the name stands for.
+//   - let: follower is the first machine of a rack that is neither the leader's nor has another name. Where a
+//     word means the whole rack, a name stands for the rack of its machine.
+//
+// Votes are spread as in a small cluster: the first machines of all racks join first, then the second ones.
+// A story with join says by itself how many machines there are, and is told as it stands.
 type script struct {
 	c       *cluster
-	names   map[string]string
+	scale   scale
+	names   map[string]string // of machines
+	racks   []string
 	servers map[string]string // by node, before the damage
 	clients *clients
 	keys    int
+}
+
+// scale is how large a story is told; the zero scale is as it stands.
+type scale struct{ machines, pods int }
+
+const usualPods = 30 // per machine, of a story told at scale
+
+func scaleOf(t *testing.T) scale {
+	t.Helper()
+	number := func(name string, or int) int {
+		text := os.Getenv(name)
+		if text == "" {
+			return or
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		return n
+	}
+	x := scale{machines: number("SWARM_SIM_NODES", 0)}
+	if x.machines > 0 {
+		x.pods = number("SWARM_SIM_PODS", usualPods)
+	}
+	return x
+}
+
+// atOnce bounds how many stories are told at scale at once, whatever -parallel says: each needs half a gigabyte.
+var atOnce = make(chan struct{}, 4)
+
+// turn waits until one more may be told, and returns what is to be done after it.
+func (x scale) turn() (end func()) {
+	if x.machines == 0 {
+		return func() {}
+	}
+	atOnce <- struct{}{}
+	return func() { <-atOnce }
+}
+
+func newScript(c *cluster, x scale) *script {
+	return &script{c: c, scale: x, names: map[string]string{}, servers: map[string]string{}}
 }
 
 // command is one line: words, and options.
@@ -113,7 +174,7 @@ func (s *script) number(text string) int {
 	return n
 }
 
-// node finds a node by name.
+// node finds a machine by name; a rack's name is that of its first.
 func (s *script) node(name string) *node {
 	s.c.t.Helper()
 	if other, ok := s.names[name]; ok {
@@ -126,7 +187,8 @@ func (s *script) node(name string) *node {
 	return s.c.nodes[i]
 }
 
-func (s *script) list(names []string) []*node {
+// ones are the machines with these names.
+func (s *script) ones(names []string) []*node {
 	var out []*node
 	for _, name := range names {
 		if name == "all" {
@@ -137,7 +199,63 @@ func (s *script) list(names []string) []*node {
 	return out
 }
 
-// tell runs a story.
+// rack is all machines of the rack that a name stands for.
+func (s *script) rack(name string) []*node {
+	s.c.t.Helper()
+	if name == "all" {
+		return s.c.nodes
+	}
+	first := s.node(name)
+	return slices.DeleteFunc(slices.Clone(s.c.nodes), func(n *node) bool { return n.rack != first.rack })
+}
+
+func (s *script) all(names []string) []*node {
+	var out []*node
+	for _, name := range names {
+		out = append(out, s.rack(name)...)
+	}
+	return out
+}
+
+// those are the machines of a rack that run, or that are off; a story must not say what is so already.
+func (s *script) those(name string, up bool) []*node {
+	s.c.t.Helper()
+	found := slices.DeleteFunc(s.rack(name), func(n *node) bool { return (n.life() != nil) != up })
+	if len(found) == 0 {
+		s.fail("no machine of %s is %s", name, map[bool]string{true: "up", false: "off"}[up])
+	}
+	return found
+}
+
+// each does something to several machines at once.
+func (s *script) each(nodes []*node, f func(n *node) error) {
+	s.c.t.Helper()
+	errs := make([]error, len(nodes))
+	var work sync.WaitGroup
+	for i, n := range nodes {
+		work.Go(func() { errs[i] = f(n) })
+	}
+	work.Wait()
+	if err := errors.Join(errs...); err != nil {
+		s.c.dump()
+		s.fail("%v", err)
+	}
+}
+
+// perform tells a whole story.
+func (s *script) perform(story string) {
+	s.c.t.Helper()
+	if slices.ContainsFunc(strings.Split(story, "\n"), func(line string) bool { return parse(line).verb == "join" }) {
+		s.scale = scale{}
+	}
+	s.tell(story)
+	s.crowd()
+	if s.c.together() {
+		s.c.hist.end(s.c.up()[0].store())
+	}
+}
+
+// tell goes on with a story.
 func (s *script) tell(story string) {
 	s.c.t.Helper()
 	for i, line := range strings.Split(story, "\n") {
@@ -171,347 +289,70 @@ func (s *script) cluster(x command) {
 		s.c.compact = uint64(s.number(k))
 	}
 	s.c.freeze = x.arg(1) == "freeze"
-	for range s.number(x.arg(0)) {
-		s.c.add()
+	racks := s.number(x.arg(0))
+	machines := max(racks, s.scale.machines)
+	for row := 1; len(s.c.nodes) < machines; row++ {
+		if s.votes() < 5 { // else the quickest of any rack would get them
+			s.c.within(10*time.Second, "votes are spread", s.spread)
+		}
+		for i := range racks {
+			rack := fmt.Sprint("n", i+1)
+			switch size := (i+1)*machines/racks - i*machines/racks; { // two of four racks are half of all
+			case row > size:
+			case row == 1:
+				s.racks = append(s.racks, rack)
+				s.c.add(rack, rack)
+			default:
+				s.c.add(fmt.Sprintf("r%02d%s", row, rack), rack)
+			}
+		}
 	}
 	s.c.say("together after %v", s.c.converge(time.Minute))
-}
-
-func (s *script) join(x command) {
-	n := s.c.add()
-	took := s.c.within(s.limit(x, 10*time.Second), n.name+" has the state", func() bool {
-		st := n.store().Status()
-		return st.Leader != "" && !st.Joining && len(st.Replicas) == len(s.c.nodes) && len(records(n.store().View())) == len(s.c.nodes)
-	})
-	s.c.say("%s has joined after %v", n.name, took)
-}
-
-func (s *script) let(x command) {
-	s.c.within(10*time.Second, "somebody leads", func() bool { return s.c.leader() != nil })
-	lead := s.c.leader()
-	switch x.arg(2) {
-	case "leader":
-		s.names[x.arg(0)] = lead.name
-	case "follower":
-		for _, n := range s.c.up() {
-			if n != lead && !slices.Contains(s.values(), n.name) {
-				s.names[x.arg(0)] = n.name
-				break
-			}
-		}
-	default:
-		s.fail("let %v", x.args)
+	if s.scale.pods > 0 {
+		s.tell(fmt.Sprintf("app %s %d", crowdApp, s.scale.pods*machines))
+		s.crowd()
 	}
-	s.c.say("%s is %s", x.arg(0), s.names[x.arg(0)])
 }
 
-func (s *script) values() []string {
-	var out []string
-	for _, v := range s.names {
-		out = append(out, v)
-	}
-	return out
-}
-
-func (s *script) stop(power bool) func(command) {
-	return func(x command) {
-		s.remember()
-		for _, n := range s.list(x.args) {
-			if err := n.stop(power); err != nil {
-				s.fail("%v", err)
+// votes is how many machines have one, as far as the leader knows.
+func (s *script) votes() int {
+	k := 0
+	if lead := s.c.leader(); lead != nil {
+		for _, r := range lead.store().Status().Replicas {
+			if r.Votes {
+				k++
 			}
 		}
 	}
+	return k
 }
 
-func (s *script) shutDown(x command) {
-	for _, n := range s.list(x.args) {
-		if err := n.shutDown(); err != nil {
-			s.fail("%v", err)
-		}
-	}
+// spread reports whether as many machines have a vote as may.
+func (s *script) spread() bool {
+	n := len(s.c.nodes)
+	return n == 0 || s.c.together() && (s.votes() >= min(n, 3) && n < 5 || s.votes() == 5)
 }
 
-func (s *script) boot(x command) {
-	for _, n := range s.list(x.args) {
-		if err := n.start(); err != nil {
-			s.fail("boot %s: %v", n.name, err)
-		}
-	}
-}
+// crowdApp is the app that every machine at scale is busy with.
+const crowdApp = "crowd"
 
-func (s *script) restart(x command) {
-	for _, n := range s.list(x.args) {
-		if err := n.shutDown(); err != nil {
-			s.fail("%v", err)
-		}
-		elapse(time.Second)
-		if err := n.boot(); err != nil {
-			s.fail("boot %s: %v", n.name, err)
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		if err := n.store().Ready(ctx); err != nil {
-			s.fail("%s is not ready: %v", n.name, err)
-		}
-		cancel()
-	}
-}
-
-func (s *script) trap(x command) {
-	n := s.node(x.arg(0))
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
-	s.c.traps[n.name] = strings.Join(x.args[1:], " ")
-}
-
-func (s *script) partition(x command) {
-	group, k := map[string]int{}, 0
-	for _, w := range x.args {
-		if w == "|" {
-			k++
-		} else {
-			group[s.node(w).name] = k
-		}
-	}
-	s.c.net.sever(func(from, to string) bool { return group[from] != group[to] })
-}
-
-func (s *script) oneWay(x command) {
-	at := slices.Index(x.args, "->")
-	if at < 0 {
-		s.fail("one-way %v", x.args)
-	}
-	from, to := map[string]bool{}, map[string]bool{}
-	for _, w := range x.args[:at] {
-		from[s.node(w).name] = true
-	}
-	for _, w := range x.args[at+1:] {
-		to[s.node(w).name] = true
-	}
-	s.c.net.sever(func(a, b string) bool { return from[a] && to[b] })
-}
-
-func (s *script) network(x command) {
-	n := s.c.net
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for k, v := range x.opts {
-		p, err := strconv.ParseFloat(v, 64)
-		switch {
-		case k == "delay":
-			n.delay = s.duration(v)
-		case err != nil:
-			s.fail("%v", err)
-		case k == "loss":
-			n.loss = p
-		case k == "double":
-			n.double = p
-		}
-	}
-}
-
-func (s *script) skew(x command) {
-	for _, n := range s.list(x.args[:1]) {
-		n.skew.Store(int64(s.duration(x.arg(1))))
-	}
-}
-
-func (s *script) disk(err error) func(command) {
-	return func(x command) {
-		for _, n := range s.list(x.args) {
-			n.drive.fail(breaks(err))
-		}
-	}
-}
-
-// breaks makes every write fail; nil: none.
-func breaks(err error) func(disk.Op, string) error {
-	if err == nil {
-		return nil
-	}
-	return func(op disk.Op, name string) error {
-		if op == disk.Sync && errors.Is(err, syscall.ENOSPC) {
-			return nil
-		}
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-}
-
-func (s *script) damage(x command) {
-	n := s.node(x.arg(0))
-	how := map[string]func(string, []byte) []byte{"flip": flip, "shrink": shrink}[x.arg(1)]
-	if how == nil || n.life() != nil {
-		s.fail("damage %v, while it is off", x.args)
-	}
-	if err := n.drive.damage(how); err != nil {
-		s.fail("%v", err)
-	}
-}
-
-func (s *script) wipe(x command) {
-	n := s.node(x.arg(0))
-	if n.life() != nil {
-		s.fail("wipe %s while it is off", n.name)
-	}
-	n.lineage = s.c.up()[0].store().Status().Lineage.ID
-	s.c.hist.swept = true
-	if err := n.drive.wipe(); err != nil {
-		s.fail("%v", err)
-	}
-}
-
-func (s *script) load(x command) {
-	if x.arg(0) == "ends" {
-		s.clients.end()
-		s.clients = nil
+// crowd waits until all of its pods run, and the state says so.
+func (s *script) crowd() {
+	s.c.t.Helper()
+	if s.scale.pods == 0 {
 		return
 	}
-	s.clients = s.c.load(s.number(x.arg(0)))
-}
-
-func (s *script) write(x command) {
-	took := s.c.write(s.node(x.arg(3)), x.arg(0), x.arg(1), s.limit(x, 15*time.Second))
-	s.c.say("acknowledged after %v", took)
-}
-
-func (s *script) refused(x command) {
-	ctx, cancel := context.WithTimeout(context.Background(), s.limit(x, time.Second))
-	defer cancel()
-	if err := s.c.try(ctx, s.node(x.arg(3)), x.arg(0), x.arg(1)); err == nil {
-		s.fail("%s was acknowledged", x.arg(0))
-	}
-}
-
-func (s *script) fill(x command) {
-	through := s.list(x.args[2:])
-	for i := range s.number(x.arg(0)) {
-		s.keys++
-		s.c.write(through[i%len(through)], fmt.Sprintf("/f/%04d", s.keys), fmt.Sprint("f", s.keys), 15*time.Second)
-	}
-}
-
-// eventually does something through a node that works again.
-func (s *script) eventually(what string, f func(st *state.Store) error) {
-	var err error
-	s.c.within(15*time.Second, what, func() bool {
-		err = f(s.c.up()[0].store())
-		return err == nil
-	})
-}
-
-func (s *script) app(x command) {
-	a := app{Name: x.arg(0), Replicas: s.number(x.arg(1)), Single: x.arg(2) == "single"}
-	s.eventually("app "+a.Name, func(st *state.Store) error {
-		return put(context.Background(), st, appsPrefix+a.Name, a, state.Any)
-	})
-}
-
-func (s *script) fence(x command) {
-	n := s.node(x.arg(0))
-	if n.life() != nil {
-		s.c.mu.Lock()
-		s.c.wrong[n.name] = true
-		s.c.mu.Unlock()
-	}
-	err := put(context.Background(), s.node(x.arg(2)).store(), nodesPrefix+n.name, record{n.name, n.addr, true}, state.Any)
-	if err != nil {
-		s.fail("%v", err)
-	}
-}
-
-func (s *script) await(x command) {
-	limit := s.limit(x, time.Minute)
-	var took time.Duration
-	switch x.arg(0) {
-	case "writable":
-		took = s.c.write(s.node(x.arg(1)), "/writable", s.c.fresh("w"), limit)
-	case "converged":
-		took = s.c.converge(limit)
-	case "pods":
-		took = s.awaitPods(x, limit)
-	case "lost":
-		n := s.node(x.arg(1))
-		took = s.c.within(limit, n.name+" is lost", func() bool { return n.life() == nil })
-	default:
-		s.fail("await %v", x.args)
-	}
-	s.c.say("after %v", took)
-}
-
-func (s *script) awaitPods(x command, limit time.Duration) time.Duration {
-	on := s.c.up()
-	if x.arg(3) == "on" {
-		on = s.list(x.args[4:])
-	}
-	return s.c.within(limit, fmt.Sprintf("%s pods of %s", x.arg(2), x.arg(1)), func() bool {
-		n := 0
-		for _, node := range on {
-			for name := range node.pods.all() {
-				if strings.HasPrefix(name, x.arg(1)+"-") {
-					n++
-				}
+	want := s.scale.pods * len(s.c.nodes)
+	s.c.say("the crowd of %d runs after %v", want, s.c.within(time.Minute, fmt.Sprintf("the crowd of %d runs", want), func() bool {
+		if s.count(crowdApp, s.c.up()) != want {
+			return false
+		}
+		said := 0
+		list(s.c.up()[0].store().View(), podsPrefix, func(_ *state.Entry, p pod) {
+			if p.App == crowdApp && p.Running && !p.Ending && s.node(p.Node).pods.all()[p.Name] == p.UID {
+				said++
 			}
-		}
-		return n == s.number(x.arg(2))
-	})
-}
-
-func (s *script) expect(x command) {
-	switch x.arg(0) {
-	case "lineages":
-		all := map[string]bool{}
-		for _, n := range s.c.up() {
-			all[n.store().Status().Lineage.ID] = true
-		}
-		if len(all) != s.number(x.arg(1)) {
-			s.c.dump()
-			s.fail("%d lineages", len(all))
-		}
-	case "new-server":
-		n := s.node(x.arg(1))
-		if now := n.store().Status().Server; now == s.servers[n.name] || s.servers[n.name] == "" {
-			s.fail("%s is still %s", n.name, now)
-		}
-	default:
-		n := s.node(x.arg(3))
-		got, ok := n.store().View().Get(x.arg(0))
-		if !ok || string(got.Value) != x.arg(1) {
-			s.fail("%s on %s is %+v", x.arg(0), n.name, got)
-		}
-	}
-}
-
-// remember notes under which names replicas are known.
-func (s *script) remember() {
-	for _, n := range s.c.up() {
-		s.servers[n.name] = n.store().Status().Server
-	}
-}
-
-func (s *script) never(x command) {
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
-	for name := range s.c.places { // a second place was an error at once
-		if strings.HasPrefix(name, x.arg(1)+"-") {
-			return
-		}
-	}
-	s.fail("no pod of %s ever ran", x.arg(1))
-}
-
-func (s *script) conflicts(x command) {
-	n, found := 0, false
-	for c, err := range machine.Conflicts(s.c.up()[0].store().View()) {
-		if err != nil {
-			s.fail("%v", err)
-		}
-		if !strings.HasPrefix(c.Key, podsPrefix) { // the fakes' own
-			n++
-			s.c.say("conflict over %s: kept %q, lost %q", c.Key, c.Kept.Value, c.Lost.Value)
-		}
-		found = found || c.Key == x.arg(1) && string(c.Lost.Value) == x.arg(2)
-	}
-	if x.arg(0) == "contain" && !found || x.arg(0) != "contain" && n != s.number(x.arg(0)) {
-		s.fail("conflicts %v: there are %d", x.args, n)
-	}
+		})
+		return said == want
+	}))
 }
