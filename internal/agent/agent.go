@@ -38,6 +38,7 @@ type Agent struct {
 	keeper *machine.Keeper
 	pods   cache.Indexer
 	doubts *doubts
+	ended  chan struct{} // capacity 1: see nudge
 
 	mu      sync.Mutex
 	workers map[types.UID]*worker.Worker
@@ -56,7 +57,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, boot: boot, booted: booted, workers: map[types.UID]*worker.Worker{}, doubts: newDoubts()}
+	a := &Agent{cfg: cfg, boot: boot, booted: booted, workers: map[types.UID]*worker.Worker{}, doubts: newDoubts(), ended: make(chan struct{}, 1)}
 	a.keeper = machine.NewKeeper(a.keeperConfig())
 	a.host = &worker.Host{
 		DataDir: cfg.DataDir, NodeIPs: cfg.NodeIPs, ClusterDomain: cfg.ClusterDomain, ClusterDNS: cfg.ClusterDNS,
@@ -65,6 +66,9 @@ func New(cfg Config) (*Agent, error) {
 		Objects: objects.New(cfg.Client, a.keeper.Allocatable, cfg.Now), Slots: make(chan struct{}, cfg.Parallel),
 		Prober: probe.New(probe.Config{Exec: a.probeExec, Dial: cfg.Network.DialContext, Log: cfg.Log}),
 		Fence:  cfg.Fence, Facts: a.facts, Allocatable: a.keeper.Allocatable, Trouble: a.trouble, Launched: a.launched, Now: cfg.Now, Log: cfg.Log,
+	}
+	if cfg.Predecessors != nil {
+		a.host.Wait = func(pod *corev1.Pod) string { return cfg.Predecessors.Wait(pod, a.runs) }
 	}
 	a.host.Probes = probe.NewWorkers(probe.WorkersConfig{
 		Prober: a.host.Prober, OnTransition: a.onTransition, OnEvent: a.onProbeEvent, Log: cfg.Log,
@@ -103,6 +107,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.keeper.Run(ctx) })
 	g.Go(func() error { return a.host.Probes.Run(ctx) })
 	g.Go(func() error { return a.watchFence(ctx) })
+	g.Go(func() error { return a.watchPredecessors(ctx) })
 	g.Go(func() error { return a.serve(ctx) })
 	g.Go(func() error {
 		if !cache.WaitForCacheSync(ctx.Done(), a.synced(factory, services)...) {
@@ -206,6 +211,7 @@ func (a *Agent) hire(w *worker.Worker) {
 	life := a.life
 	a.running.Go(func() {
 		w.Run(life)
+		defer a.nudge()
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if a.workers[uid] == w {
@@ -217,6 +223,7 @@ func (a *Agent) hire(w *worker.Worker) {
 // begin starts a worker for every pod the API has, and one for every leftover of one it has not.
 // Both lists are complete here: silence alone never stops a container.
 func (a *Agent) begin(ctx context.Context) {
+	defer a.nudge()
 	left := a.leftovers(ctx)
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -276,6 +283,25 @@ func (a *Agent) pokeAll() {
 	defer a.mu.Unlock()
 	for _, w := range a.workers {
 		w.Poke()
+	}
+}
+
+// pokeWaiting pokes those that wait for another pod's end.
+func (a *Agent) pokeWaiting() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, w := range a.workers {
+		if w.Waits() {
+			w.Poke()
+		}
+	}
+}
+
+func (a *Agent) reconsiderAll() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, w := range a.workers {
+		w.Reconsider()
 	}
 }
 

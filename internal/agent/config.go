@@ -43,6 +43,8 @@ type Config struct {
 	Volumes Volumes
 	// Fence says whether this node is cut off; nil: it never is.
 	Fence Fence
+	// Predecessors may keep a pod that must not run twice from being started; nil: there are none.
+	Predecessors Predecessors
 	// Socket is the libpod socket of a service that is always there: its absence makes the node
 	// NotReady at once. Empty for a service that comes and goes.
 	Socket string

@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/podman-swarm/podman-swarm/internal/podman"
 	"github.com/podman-swarm/podman-swarm/internal/podman/podmantest"
@@ -97,5 +99,145 @@ func TestHold(t *testing.T) {
 		w.fence.set(false, false)
 		w.wait(time.Second)
 		w.want("db-1", "Running c=running+")
+	})
+}
+
+// A pod that is being stopped when the node is cut off must have ended in time too, whatever grace it was
+// given before: others replace it as they replace those that ran.
+func TestCutOffWhileStopping(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.podman.Behave = func(podman.ContainerSpec) podmantest.Behavior { return podmantest.Behavior{IgnoreTerm: true} }
+		w.create(newPod("web", nil))
+		w.create(newPod("db-0", ofStatefulSet))
+		w.create(newPod("db-1", ofStatefulSet))
+		w.wait(time.Second)
+		w.deletePod("web", 3600)
+		w.deletePod("db-0", 3600)
+		if err := w.api.CoreV1().Pods("default").Delete(w.t.Context(), "db-1", metav1.DeleteOptions{}); err != nil {
+			w.t.Fatal(err) // as when a merge replaced it: it is given its whole grace
+		}
+		w.wait(10 * time.Second)
+		for _, name := range []string{"web", "db-0", "db-1"} {
+			if w.running(name, "c") == "" {
+				w.t.Fatalf("%s has ended before its grace is over", name)
+			}
+		}
+		w.fence.set(true, true)
+		w.wait(5*time.Second + time.Millisecond)
+		if w.running("db-0", "c") != "" || w.running("db-1", "c") != "" {
+			w.t.Error("what must not run twice still runs")
+		}
+		if w.running("web", "c") == "" {
+			w.t.Error("what may run twice was hurried")
+		}
+	})
+}
+
+// A pod that a merge put in place of another is not started before that has ended, and says what it waits
+// for. What runs already runs on.
+func TestPredecessor(t *testing.T) {
+	inWorld(t, func(w *world) {
+		const why = "waits until pod UID a, which it replaced in a merge, has ended on n1; if n1 is off: psctl node fence n1"
+		w.create(newPod("db-0", ofStatefulSet))
+		w.create(newPod("db-2", func(p *corev1.Pod) {
+			ofStatefulSet(p)
+			p.Spec.Containers = append(p.Spec.Containers, p.Spec.Containers[0])
+			p.Spec.Containers[1].Name = "d"
+		}))
+		w.want("db-0", "Running c=running+")
+		w.elders.change(func() {
+			for _, name := range []string{"web", "db-0", "db-1", "db-2"} {
+				w.elders.wait[types.UID("uid-"+name)] = why
+			}
+		})
+		w.create(newPod("db-1", ofStatefulSet))
+		w.create(newPod("web", nil))
+		w.wait(time.Minute)
+		w.want("web", "Running c=running+")
+		w.want("db-0", "Running c=running+")
+		w.want("db-1", "Pending c=PredecessorNotEnded")
+		if got := w.get("db-1").Status.ContainerStatuses[0].State.Waiting.Message; got != why {
+			w.t.Errorf("it says %q", got)
+		}
+		w.elders.change(func() {}) // of something else
+		w.podman.End(w.running("db-2", "d"), 1)
+		w.wait(time.Minute)
+		w.want("db-2", "Running c=running+ d=running<Error(1)x1+")
+		w.wait(time.Second)
+		if got := strings.Join(w.events("db-1"), " "); got != "PredecessorNotEnded" {
+			w.t.Errorf("events of the pod that waits: %q", got)
+		}
+
+		w.podman.End(w.running("db-0", "c"), 1)
+		w.wait(time.Minute)
+		w.want("db-0", "Running c=PredecessorNotEnded<Error(1)")
+
+		w.elders.change(func() { clear(w.elders.wait) })
+		w.wait(0)
+		w.want("db-1", "Running c=running+")
+		w.want("db-0", "Running c=running<Error(1)x1+")
+	})
+}
+
+// A merge may come while a pod's images are pulled.
+func TestPredecessorFoundLate(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.elders.change(func() { w.elders.wait["uid-db-0"], w.elders.late["uid-db-0"] = "waits", 1 })
+		w.create(newPod("db-0", ofStatefulSet))
+		w.wait(time.Minute)
+		w.want("db-0", "Pending c=PredecessorNotEnded")
+		w.elders.change(func() { clear(w.elders.wait) })
+		w.wait(0)
+		w.want("db-0", "Running c=running+")
+	})
+}
+
+// What was lost is said to have ended when it has, not before, and by the next agent if need be.
+func TestTellOfTheEnd(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.podman.Behave = func(podman.ContainerSpec) podmantest.Behavior { return podmantest.Behavior{IgnoreTerm: true} }
+		remove := func(name string) {
+			w.t.Helper()
+			if err := w.api.CoreV1().Pods("default").Delete(w.t.Context(), name, metav1.DeleteOptions{}); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+		w.create(newPod("db-0", ofStatefulSet))
+		w.create(newPod("db-1", ofStatefulSet))
+		w.wait(time.Second)
+		w.elders.change(func() {
+			w.elders.fail = 1
+			for _, uid := range []types.UID{"uid-db-0", "uid-db-1", "uid-never-here"} {
+				w.elders.lost[uid] = true
+			}
+		})
+		w.wait(time.Millisecond)
+		if got := w.elders.said(); got != "" {
+			w.t.Fatalf("said to have ended: %s, although it cannot be said yet", got)
+		}
+		w.wait(time.Second)
+		if got := w.elders.said(); got != "uid-never-here" {
+			w.t.Errorf("said to have ended: %q", got)
+		}
+		remove("db-0")
+		w.wait(29 * time.Second) // of a grace of 30 s
+		if got := w.elders.said(); got != "uid-never-here" {
+			w.t.Errorf("said to have ended while they run: %q", got)
+		}
+		w.wait(2 * time.Second)
+		if got := w.elders.said(); got != "uid-never-here uid-db-0" {
+			w.t.Errorf("said to have ended: %q", got)
+		}
+		w.stop()
+		remove("db-1")
+		w.start()
+		w.wait(8 * time.Second) // of an orphan's 10 s
+		if got := w.elders.said(); got != "uid-never-here uid-db-0" {
+			w.t.Errorf("said to have ended after a restart of the agent: %q", got)
+		}
+		w.wait(3 * time.Second)
+		if got := w.elders.said(); got != "uid-never-here uid-db-0 uid-db-1" {
+			w.t.Errorf("said to have ended: %q", got)
+		}
 	})
 }

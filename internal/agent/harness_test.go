@@ -151,6 +151,67 @@ type world struct {
 	stop    func() // the agent of now
 	writes  *counter
 	fence   *gate
+	elders  *elders
+}
+
+// elders are Predecessors that a test commands.
+type elders struct {
+	mu      sync.Mutex
+	wait    map[types.UID]string // what a pod waits for
+	late    map[types.UID]int    // so many times it need not wait yet
+	lost    map[types.UID]bool   // of this node, nobody has said to have ended
+	ended   []string             // those of which it was said
+	fail    int                  // so many calls of Tell
+	changed chan struct{}
+}
+
+func (e *elders) Wait(pod *corev1.Pod, _ func(types.UID) bool) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.late[pod.UID] > 0 {
+		e.late[pod.UID]--
+		return ""
+	}
+	return e.wait[pod.UID]
+}
+
+func (e *elders) Tell(_ context.Context, runs func(types.UID) bool) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for uid := range e.lost {
+		if runs(uid) {
+			continue
+		}
+		if e.fail > 0 {
+			e.fail--
+			return errors.New("no leader")
+		}
+		delete(e.lost, uid)
+		e.ended = append(e.ended, string(uid))
+	}
+	return nil
+}
+
+func (e *elders) Changed() <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.changed
+}
+
+// change changes what they are, and tells of it.
+func (e *elders) change(f func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f()
+	close(e.changed)
+	e.changed = make(chan struct{})
+}
+
+// said are those of which it was said that they have ended.
+func (e *elders) said() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return strings.Join(e.ended, " ")
 }
 
 // gate is a Fence that a test commands.
@@ -219,6 +280,7 @@ func inWorld(t *testing.T, f func(w *world)) {
 			net:     &cables{ids: map[string]netip.Addr{}, ports: map[uint16]bool{}},
 			volumes: &shelves{uids: map[types.UID]int{}},
 			fence:   &gate{changed: make(chan struct{})},
+			elders:  &elders{wait: map[types.UID]string{}, late: map[types.UID]int{}, lost: map[types.UID]bool{}, changed: make(chan struct{})},
 		}
 		w.api = fake.NewClientset()
 		revisions(w.api)
@@ -255,7 +317,7 @@ func (w *world) start() {
 		NodeName: nodeName, NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
 		PodCIDR: netip.MustParsePrefix("10.244.0.0/24"), DataDir: w.dir, RunDir: w.run, Client: w.api,
 		Runtime: w.podman, Network: w.net, Volumes: w.volumes, Exits: w.podman.WatchExits,
-		Log: slog.New(slog.DiscardHandler), Fence: w.fence,
+		Log: slog.New(slog.DiscardHandler), Fence: w.fence, Predecessors: w.elders,
 	})
 	if err != nil {
 		w.t.Fatal(err)

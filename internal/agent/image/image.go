@@ -277,3 +277,20 @@ func (m *Images) unlock(ref string) {
 	close(m.pulling[ref])
 	delete(m.pulling, ref)
 }
+
+// Name is what an image is called in a status: the name that was asked for, or one that it has.
+func Name(img podman.Image, asked string) string {
+	name, err := podman.PullName(asked)
+	if err != nil {
+		return asked
+	}
+	for _, t := range img.RepoTags {
+		if t == name {
+			return t
+		}
+	}
+	if len(img.RepoTags) > 0 && !strings.Contains(asked, "@") {
+		return img.RepoTags[0]
+	}
+	return name
+}

@@ -4,21 +4,23 @@ import (
 	"context"
 	"time"
 
+	"github.com/podman-swarm/podman-swarm/internal/agent/fence"
 	"github.com/podman-swarm/podman-swarm/internal/agent/plan"
 )
 
 // deadline is the end of a container's grace period. It follows the pod: a second deletion may
-// shorten it while we wait.
+// shorten it while we wait. So does the fence that comes down, if the pod must not run twice: it must
+// have ended when others replace it, whatever grace it was given before.
 type deadline struct {
 	w     *Worker
 	start time.Time
 	probe *int64 // the grace of the probe that failed, in seconds; nil: the pod's
 	least time.Time
-	limit time.Duration // of the grace, whatever the pod says; 0: none
+	cut   time.Time // since when the node has been cut off, as far as it matters to the pod; zero: it is not
 }
 
 func newDeadline(w *Worker, k plan.Kill) *deadline {
-	d := &deadline{w: w, start: time.Now(), limit: w.rush}
+	d := &deadline{w: w, start: time.Now()}
 	if k.Probe != nil {
 		d.probe = k.Probe.TerminationGracePeriodSeconds
 	}
@@ -35,10 +37,13 @@ func (d *deadline) end() (time.Time, <-chan struct{}) {
 			g = time.Duration(*d.probe) * time.Second
 		}
 	}
-	if d.limit > 0 {
-		g = min(g, d.limit)
-	}
 	end := d.start.Add(g)
+	if d.cut.IsZero() && d.w.hasty && d.w.host.Fence.Cut() {
+		d.cut = time.Now()
+	}
+	if last := d.cut.Add(fence.StopWithin); !d.cut.IsZero() && last.Before(end) {
+		end = last
+	}
 	if end.Before(d.least) {
 		end = d.least
 	}

@@ -99,6 +99,7 @@ func (w *Worker) stop(ctx context.Context, pod *corev1.Pod) error {
 
 // killAll ends containers, all at the same time.
 func (w *Worker) killAll(ctx context.Context, pod *corev1.Pod, kills []plan.Kill) error {
+	w.hasty = w.host.Fence != nil && (pod == nil || w.mustBeSingle(ctx, pod))
 	var g errgroup.Group
 	for _, k := range kills {
 		g.Go(func() error { return w.kill(ctx, pod, k) })

@@ -2,13 +2,12 @@ package worker
 
 import (
 	"context"
+	"errors"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/podman-swarm/podman-swarm/internal/agent/fence"
 	"github.com/podman-swarm/podman-swarm/internal/agent/plan"
+	"github.com/podman-swarm/podman-swarm/internal/agent/single"
 )
 
 // Fence says what a node that may be cut off must not do; *fence.Fence is one.
@@ -17,8 +16,15 @@ type Fence interface {
 	Hold() bool // such pods must not be started
 }
 
-// reasonCutOff is why a container waits that was stopped, or is not started, behind the fence.
-const reasonCutOff = "NodeCutOff"
+const (
+	// reasonCutOff is why a container waits that was stopped, or is not started, behind the fence.
+	reasonCutOff = "NodeCutOff"
+	// reasonPredecessor is why one waits until another pod, which a merge replaced by its own, has ended.
+	reasonPredecessor = "PredecessorNotEnded"
+)
+
+// errHeld ends the start of a pod that must wait after all: that was found out while its images were pulled.
+var errHeld = errors.New("the pod must not be started now")
 
 // fenced tells whether the pod must not run here now: it must not run twice, and this node cannot
 // tell what the others do. While the node merely holds, what runs already runs on.
@@ -28,6 +34,53 @@ func (w *Worker) fenced(ctx context.Context, pod *corev1.Pod) bool {
 		return false
 	}
 	return f.Cut() || len(w.running()) == 0
+}
+
+// succeeds tells whether the pod must wait for the end of another one, which it replaced in a merge.
+// What runs already runs on: it has waited.
+func (w *Worker) succeeds(ctx context.Context, pod *corev1.Pod) bool {
+	w.until = ""
+	if w.host.Wait == nil || len(w.running()) > 0 || !w.mustBeSingle(ctx, pod) {
+		w.waits.Store(false)
+		return false
+	}
+	w.waits.Store(true) // before it asks: a change of the answer must not go by unheard
+	w.until = w.host.Wait(pod)
+	w.waits.Store(w.until != "")
+	return w.until != ""
+}
+
+// Waits tells whether the worker waits for another pod's end, and is to be poked when that may have come.
+func (w *Worker) Waits() bool { return w.waits.Load() }
+
+// held tells whether the pod must not be started now, whatever it was a moment ago.
+func (w *Worker) held(ctx context.Context, pod *corev1.Pod) error {
+	if w.fenced(ctx, pod) || w.succeeds(ctx, pod) {
+		return errHeld
+	}
+	return nil
+}
+
+// await says what the pod waits for. Its worker is poked when that has changed.
+func (w *Worker) await(ctx context.Context, pod *corev1.Pod) error {
+	if err := w.adopt(ctx, pod); err != nil {
+		return err
+	}
+	w.settle(ctx, pod)
+	for i := range pod.Spec.Containers {
+		w.waiting[pod.Spec.Containers[i].Name] = plan.Waiting{Reason: reasonPredecessor, Message: w.until}
+	}
+	w.note(reasonPredecessor, w.until)
+	return w.tell(ctx, pod, false)
+}
+
+// goOn forgets why containers waited that need not wait any more.
+func (w *Worker) goOn() {
+	for name, why := range w.waiting {
+		if why.Reason == reasonCutOff || why.Reason == reasonPredecessor {
+			delete(w.waiting, name)
+		}
+	}
 }
 
 func (w *Worker) running() []plan.Container {
@@ -56,64 +109,22 @@ func (w *Worker) suspend(ctx context.Context, pod *corev1.Pod) error {
 	for i := range pod.Spec.Containers {
 		w.waiting[pod.Spec.Containers[i].Name] = plan.Waiting{Reason: reasonCutOff, Message: "not run: " + why}
 	}
-	w.rush = fence.StopWithin
-	defer func() { w.rush = 0 }()
 	if err := w.killAll(ctx, pod, kills); err != nil {
 		return err
 	}
 	return w.tell(ctx, pod, false)
 }
 
-// mustBeSingle is the rule of control/liveness, from this side: StatefulSets, and volumes that one
-// node at a time writes. What cannot be found out counts as such.
+// mustBeSingle tells whether the pod must not run twice at a time. What cannot be found out counts as such.
 func (w *Worker) mustBeSingle(ctx context.Context, pod *corev1.Pod) bool {
 	if w.single == nil {
-		owner := metav1.GetControllerOf(pod)
-		single := owner != nil && owner.Kind == "StatefulSet"
-		for _, name := range claims(pod) {
-			writer, err := w.oneWriter(ctx, pod.Namespace, name)
-			if err != nil {
-				return true // and ask again
-			}
-			single = single || writer
+		ctx, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+		is, err := single.Pod(ctx, w.host.Client, pod)
+		if err != nil {
+			return true // and ask again
 		}
-		w.single = &single
+		w.single = &is
 	}
 	return *w.single
-}
-
-// claims names the claims of a pod's volumes.
-func claims(pod *corev1.Pod) []string {
-	var out []string
-	for i := range pod.Spec.Volumes {
-		switch v := &pod.Spec.Volumes[i]; {
-		case v.PersistentVolumeClaim != nil:
-			out = append(out, v.PersistentVolumeClaim.ClaimName)
-		case v.Ephemeral != nil:
-			out = append(out, pod.Name+"-"+v.Name) // by its contract
-		}
-	}
-	return out
-}
-
-// oneWriter tells whether a claim is written by one node. What this node remembers is enough to know:
-// access modes never change.
-func (w *Worker) oneWriter(ctx context.Context, namespace, name string) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	claim, err := w.host.Client.CoreV1().PersistentVolumeClaims(namespace).Get(ctx, name, metav1.GetOptions{ResourceVersion: "0"})
-	if apierrors.IsNotFound(err) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	one := false
-	for _, m := range claim.Spec.AccessModes {
-		if m == corev1.ReadWriteMany {
-			return false, nil
-		}
-		one = one || m == corev1.ReadWriteOnce || m == corev1.ReadWriteOncePod
-	}
-	return one, nil
 }

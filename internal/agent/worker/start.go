@@ -65,6 +65,9 @@ func (w *Worker) start(ctx context.Context, pod *corev1.Pod, s plan.Start) error
 		now := w.host.Now()
 		w.backoffs[s.Spec.Name] = w.backoffs[s.Spec.Name].Next(s.Failed, now)
 	}
+	if err := w.held(ctx, pod); err != nil {
+		return err
+	}
 	id, err := w.create(ctx, s, img, spec)
 	if err != nil {
 		return err
@@ -289,26 +292,10 @@ func (w *Worker) create(ctx context.Context, s plan.Start, img podman.Image, spe
 	w.host.Ledger.Add(ledger.Entry{UID: w.uid, Container: plan.Container{
 		ID: id, Name: s.Spec.Name, Init: s.Init, Attempt: s.Attempt, Hash: podspec.Hash(s.Spec), Boot: w.host.Boot,
 		State: plan.Created, Created: w.host.Now(),
-		Image: imageName(img, s.Spec.Image), ImageID: ledger.ImageID(img.ID, img.RepoDigests),
+		Image: image.Name(img, s.Spec.Image), ImageID: ledger.ImageID(img.ID, img.RepoDigests),
 	}})
 	w.event(s.Spec.Name, corev1.EventTypeNormal, "Created", "Container created")
 	return id, nil
-}
-
-func imageName(img podman.Image, asked string) string {
-	name, err := podman.PullName(asked)
-	if err != nil {
-		return asked
-	}
-	for _, t := range img.RepoTags {
-		if t == name {
-			return t
-		}
-	}
-	if len(img.RepoTags) > 0 && !strings.Contains(asked, "@") {
-		return img.RepoTags[0]
-	}
-	return name
 }
 
 // launch starts a created container and has it probed.
@@ -393,7 +380,7 @@ func (w *Worker) postStart(ctx context.Context, pod *corev1.Pod, s plan.Start, i
 		return w.hurried()
 	}
 	w.event(s.Spec.Name, corev1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed")
-	if killErr := w.kill(ctx, pod, plan.Kill{Container: e.Container, Spec: s.Spec, Message: "FailedPostStartHook"}); killErr != nil {
+	if killErr := w.killAll(ctx, pod, []plan.Kill{{Container: e.Container, Spec: s.Spec, Message: "FailedPostStartHook"}}); killErr != nil {
 		return killErr
 	}
 	return &startError{reasonPostStart, errors.New(strings.TrimSpace(msg))}

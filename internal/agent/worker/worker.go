@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -30,8 +31,9 @@ type Worker struct {
 	uid  types.UID
 	log  *slog.Logger
 
-	wake chan struct{} // capacity 1
-	mu   sync.Mutex
+	wake  chan struct{} // capacity 1
+	waits atomic.Bool   // see Waits
+	mu    sync.Mutex
 	// pod is the newest version known; nil for leftovers of a pod the API never told us of.
 	pod  *corev1.Pod
 	gone bool // the API has it no more
@@ -60,11 +62,12 @@ type Worker struct {
 	refresh  time.Time       // volumes are brought up to date then
 	synced   string          // resourceVersion the volumes were last made from
 	retries  int
-	deleted  bool          // the API has been asked to forget the pod
-	cleaned  bool          // nothing of it is left on this host but logs
-	slot     bool          // holds one of the agent's slots
-	single   *bool         // the pod must not run twice; nil: not known yet
-	rush     time.Duration // bounds the grace of what is being stopped; 0: the pod's own
+	deleted  bool   // the API has been asked to forget the pod
+	cleaned  bool   // nothing of it is left on this host but logs
+	slot     bool   // holds one of the agent's slots
+	single   *bool  // the pod must not run twice; nil: not known yet
+	hasty    bool   // what is being stopped must not take longer than the fence allows
+	until    string // what it waits for before it may be started, for a user
 }
 
 // New returns a worker for a pod of the API.
@@ -109,6 +112,14 @@ func (w *Worker) Poke() {
 	case w.wake <- struct{}{}:
 	default:
 	}
+}
+
+// Reconsider has the worker look again soon, and what is being stopped look whether it must hurry.
+func (w *Worker) Reconsider() {
+	w.mu.Lock()
+	w.broadcast(false)
+	w.mu.Unlock()
+	w.Poke()
 }
 
 // Update hands over a newer version of the pod.
@@ -194,14 +205,17 @@ func (w *Worker) step(ctx context.Context) (at time.Time, done bool) {
 		err = w.finish(ctx, pod)
 	case w.fenced(ctx, pod):
 		err = w.suspend(ctx, pod)
+	case w.succeeds(ctx, pod):
+		err = w.await(ctx, pod)
 	default:
+		w.goOn()
 		at, err = w.sync(ctx, pod)
 	}
 	if err == nil || ctx.Err() != nil {
 		w.retries = 0
 		return at, done
 	}
-	if errors.Is(err, errHurry) || errors.Is(context.Cause(sub), errHurry) {
+	if errors.Is(err, errHeld) || errors.Is(err, errHurry) || errors.Is(context.Cause(sub), errHurry) {
 		w.Poke()
 		return time.Time{}, false
 	}
