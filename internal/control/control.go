@@ -59,6 +59,8 @@ type Config struct {
 	Log *slog.Logger
 	// Liveness is who is alive; nil: this node is the only one.
 	Liveness Liveness
+	// Lost are the pods that merges took from the API while they may still run; nil: there are none.
+	Lost liveness.Lost
 	// MinorityDelay is how long a side with less than half of the nodes waits before it replaces pods
 	// of unreachable ones; 0 means a minute.
 	MinorityDelay time.Duration

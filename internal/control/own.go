@@ -63,7 +63,7 @@ func newOwn(ctx context.Context, c Config, shared app.ControllerContext) ([]app.
 		return nil, fmt.Errorf("make client: %w", err)
 	}
 	nodes, err := liveness.New(liveness.Config{
-		Client: client, Informers: shared.InformerFactory, Bench: bench, Events: recorder, Log: c.Log, Now: time.Now,
+		Client: client, Informers: shared.InformerFactory, Bench: bench, Lost: c.Lost, Events: recorder, Log: c.Log, Now: time.Now,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("build %s: %w", nodes.Name(), err)

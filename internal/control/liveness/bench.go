@@ -38,30 +38,74 @@ type Bench struct {
 
 	mu     sync.Mutex
 	absent map[string]time.Time // Nodes that gossip has never heard of -> noticed at
+	left   map[string]time.Time // nodes without a Node that were asked about -> since when they have none
 	sure   time.Time            // since when this side has a majority; zero: it has none
 }
 
 // NewBench returns a bench.
 func NewBench(rules Rules, source Source, nodes listers.NodeLister, now func() time.Time) *Bench {
-	return &Bench{rules: rules, source: source, nodes: nodes, now: now, again: make(chan struct{}, 1), absent: map[string]time.Time{}}
+	return &Bench{
+		rules: rules, source: source, nodes: nodes, now: now, again: make(chan struct{}, 1),
+		absent: map[string]time.Time{}, left: map[string]time.Time{},
+	}
 }
 
 // Verdict judges a node.
 func (b *Bench) Verdict(node *corev1.Node) (Verdict, error) {
-	all, err := b.nodes.List(labels.Everything())
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	members, census, err := b.count(now)
 	if err != nil {
 		return Verdict{}, err
 	}
-	now, members := b.now(), map[string]Member{}
+	s, doubt := b.sight(node.Name, members, now)
+	if s.Dead {
+		s.Sure = b.sure
+	}
+	s.Fenced = node.Annotations[FencedAnnotation] == "true"
+	v := b.rules.Judge(s, census, now)
+	if !v.Dead {
+		v.Again = doubt
+	}
+	return v, nil
+}
+
+// Departed judges a node that has no Node, as one that was removed, or one whose Node a merge has yet to
+// bring: it is dead since then, unless gossip says that it is alive.
+func (b *Bench) Departed(name string) (Verdict, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	members, census, err := b.count(now)
+	if err != nil {
+		return Verdict{}, err
+	}
+	if members[name].Alive {
+		delete(b.left, name)
+		return Verdict{}, nil
+	}
+	since, ok := b.left[name]
+	if !ok {
+		since, b.left[name] = now, now
+	}
+	return b.rules.Judge(Sighting{Dead: true, Since: since, Sure: b.sure}, census, now), nil
+}
+
+// count counts the nodes, and notes since when this side has a majority of them. The caller holds mu.
+func (b *Bench) count(now time.Time) (members map[string]Member, census Census, err error) {
+	all, err := b.nodes.List(labels.Everything())
+	if err != nil {
+		return nil, Census{}, err
+	}
+	members = map[string]Member{}
 	for _, m := range b.source.Members() {
 		members[m.Name] = m
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var census Census
 	known := map[string]bool{}
 	for _, n := range all {
 		known[n.Name] = true
+		delete(b.left, n.Name)
 		s, _ := b.sight(n.Name, members, now)
 		if !s.Dead {
 			census.Alive++
@@ -80,16 +124,7 @@ func (b *Bench) Verdict(node *corev1.Node) (Verdict, error) {
 	} else if b.sure.IsZero() {
 		b.sure = now
 	}
-	s, doubt := b.sight(node.Name, members, now)
-	if s.Dead {
-		s.Sure = b.sure
-	}
-	s.Fenced = node.Annotations[FencedAnnotation] == "true"
-	v := b.rules.Judge(s, census, now)
-	if !v.Dead {
-		v.Again = doubt
-	}
-	return v, nil
+	return members, census, nil
 }
 
 // sight tells what is known of a node. A Node that gossip does not know counts as alive until

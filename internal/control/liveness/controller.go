@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -32,11 +33,23 @@ const (
 	behind = 50 * time.Millisecond
 )
 
+// Lost knows the pods that a merge took from the API while they may still run. What took the place of
+// one that must not run twice waits until somebody says that it has ended: its node, or the Controller.
+type Lost interface {
+	// Nodes are those with such pods of which nobody has said so.
+	Nodes() []string
+	// End says it of those of a node.
+	End(ctx context.Context, node string) error
+	// Changed returns a channel that is closed when Nodes may give another answer: take it before looking.
+	Changed() <-chan struct{}
+}
+
 // Config is what a Controller needs.
 type Config struct {
 	Client    kubernetes.Interface
 	Informers informers.SharedInformerFactory
 	Bench     *Bench
+	Lost      Lost // nil: there are none
 	Events    record.EventRecorder
 	Log       *slog.Logger
 	Now       func() time.Time
@@ -101,9 +114,13 @@ func (*Controller) Name() string { return "node-liveness-controller" }
 
 // Run blocks until ctx ends.
 func (c *Controller) Run(ctx context.Context) {
-	if cache.WaitFor(ctx, c.Name(), c.synced...) {
-		c.loop.Run(ctx)
+	if !cache.WaitFor(ctx, c.Name(), c.synced...) {
+		return
 	}
+	var lost sync.WaitGroup
+	lost.Go(func() { c.watchLost(ctx) })
+	c.loop.Run(ctx)
+	lost.Wait()
 }
 
 // Review has every node judged again.
@@ -116,12 +133,13 @@ func (c *Controller) Review() {
 	for _, n := range nodes {
 		c.loop.Add(n.Name)
 	}
+	c.reviewLost()
 }
 
 func (c *Controller) reconcile(ctx context.Context, name string) error {
 	node, err := c.nodes.Get(name)
 	if apierrors.IsNotFound(err) {
-		return nil
+		return c.departed(ctx, name)
 	}
 	if err != nil {
 		return fmt.Errorf("get node %s: %w", name, err)
@@ -140,6 +158,7 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 	var work errgroup.Group
 	work.Go(func() error { return c.markNode(ctx, node, v) })
 	work.Go(func() error { return c.markPods(ctx, node, v) })
+	work.Go(func() error { return c.endLost(ctx, name, v) })
 	return work.Wait()
 }
 

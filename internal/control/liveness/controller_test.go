@@ -52,6 +52,7 @@ func (g *gossip) set(name string, alive bool) {
 type swarm struct {
 	*fake.Clientset
 	gossip *gossip
+	lost   *losses
 	events *record.FakeRecorder
 }
 
@@ -63,6 +64,7 @@ func simulate(t *testing.T, nodes int, f func(t *testing.T, s *swarm)) {
 		s := &swarm{
 			Clientset: fake.NewClientset(), events: record.NewFakeRecorder(100),
 			gossip: &gossip{members: map[string]Member{}, changed: make(chan struct{})},
+			lost:   &losses{open: map[string]bool{}, changed: make(chan struct{})},
 		}
 		for i := range nodes {
 			name := "n" + string(rune('1'+i))
@@ -72,7 +74,7 @@ func simulate(t *testing.T, nodes int, f func(t *testing.T, s *swarm)) {
 		factory := informers.NewSharedInformerFactory(s, 0)
 		bench := NewBench(DefaultRules(), s.gossip, factory.Core().V1().Nodes().Lister(), time.Now)
 		c, err := New(Config{
-			Client: s, Informers: factory, Bench: bench, Events: s.events, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+			Client: s, Informers: factory, Bench: bench, Lost: s.lost, Events: s.events, Log: slog.New(slog.DiscardHandler), Now: time.Now,
 		})
 		if err != nil {
 			t.Fatal(err)
