@@ -11,6 +11,7 @@ import (
 
 	"github.com/podman-swarm/podman-swarm/internal/agent"
 	"github.com/podman-swarm/podman-swarm/internal/agent/fence"
+	"github.com/podman-swarm/podman-swarm/internal/node/predecessor"
 	"github.com/podman-swarm/podman-swarm/internal/version"
 )
 
@@ -21,6 +22,7 @@ type agentParts struct {
 	machine machine
 	streams net.Listener
 	fence   *fence.Fence
+	lost    predecessor.Agent
 	// loopback is the API without the network, for system:masters.
 	loopback *rest.Config
 }
@@ -58,6 +60,7 @@ func runAgent(ctx context.Context, h *host, p agentParts) error {
 		Exits:          p.machine.exits,
 		Labels:         p.machine.labels(),
 		Fence:          p.fence,
+		Predecessors:   p.lost,
 		PodSysctls:     p.network.Sysctls(),
 		Socket:         h.cfg.PodmanSocket,
 		Listener:       p.streams,

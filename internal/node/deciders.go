@@ -13,6 +13,7 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/gossip"
 	"github.com/podman-swarm/podman-swarm/internal/node/operate"
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
+	"github.com/podman-swarm/podman-swarm/internal/node/predecessor"
 	"github.com/podman-swarm/podman-swarm/internal/node/sight"
 	"github.com/podman-swarm/podman-swarm/internal/schedule"
 	"github.com/podman-swarm/podman-swarm/internal/tap"
@@ -23,6 +24,7 @@ type deciders struct {
 	c         *cluster
 	api       *apiserver.Server
 	informers *tap.Source
+	lost      *predecessor.Index
 	log       *slog.Logger
 }
 
@@ -62,6 +64,7 @@ func (d deciders) control(ctx context.Context) error {
 		err := control.Run(running, control.Config{
 			REST: d.api.Loopback(), Informers: d.informers, CAFile: d.c.keys.CAFile(), IssuerFile: d.c.keys.IssuerFile(),
 			CAKeyFile: d.c.keys.CAKeyFile(), SAKeyFile: d.c.keys.ServiceAccountKeyFile(), Log: d.log, Liveness: liveness{d.c.peers},
+			Lost: d.lost,
 		})
 		end()
 		<-stop
@@ -104,6 +107,11 @@ func (l liveness) Members() []control.Member {
 		out = append(out, member)
 	}
 	return out
+}
+
+// lost indexes the pods that merges took from the API while they may still run.
+func (c *cluster) lost() *predecessor.Index {
+	return predecessor.New(predecessor.Config{Node: c.host.cfg.NodeName, Store: c.store, Pod: predecessor.Read, Log: c.log})
 }
 
 // sight counts the nodes that this one sees.

@@ -15,6 +15,7 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/node/logs"
 	"github.com/podman-swarm/podman-swarm/internal/node/memory"
 	"github.com/podman-swarm/podman-swarm/internal/node/pair"
+	"github.com/podman-swarm/podman-swarm/internal/node/predecessor"
 	"github.com/podman-swarm/podman-swarm/internal/node/preflight"
 	"github.com/podman-swarm/podman-swarm/internal/tap"
 )
@@ -91,15 +92,17 @@ func Run(ctx context.Context, cfg Config) (err error) {
 
 	// Deciders, on one node at a time, and doers: clients of the API like any other.
 	informers := tap.NewSource(api.Informers(), serving.Done())
-	duty := deciders{c: c, api: api, informers: informers, log: log}
+	lost := c.lost()
+	duty := deciders{c: c, api: api, informers: informers, lost: lost, log: log}
 	parts.Go(func() error { return lead.While(running, c.store, duty.run) })
 	parts.Go(func() error { return network.run(running) })
 	around := c.sight(api)
 	cutOff := fence.New(fence.Config{Sight: around.Sight, Seen: around.Seen, Now: time.Now})
 	parts.Go(func() error { return around.Run(running) })
 	parts.Go(func() error { return withoutCanceled(cutOff.Run(running)) })
+	parts.Go(func() error { lost.Run(running); return nil })
 	parts.Go(func() error {
-		return runAgent(running, n, agentParts{c, network, machine, streams, cutOff, api.Loopback()})
+		return runAgent(running, n, agentParts{c, network, machine, streams, cutOff, predecessor.Agent{Index: lost}, api.Loopback()})
 	})
 	parts.Go(func() error { return c.serveStreams(running, streams, network) })
 	parts.Go(func() error { return c.operate(running, api.Loopback(), stop) })
