@@ -73,7 +73,7 @@ func unitName(dataDir string) string {
 }
 
 // unit is the unit file for an agent. Containers are children of the unit and must outlive the
-// agent, so only the agent's own process is stopped with it.
+// agent, so only the agent's own process is stopped with it, and none is when one of them has run out of memory.
 func (s systemd) unit(command []string) string {
 	var words []string
 	for _, w := range command {
@@ -95,6 +95,7 @@ Restart=on-failure
 RestartPreventExitStatus=` + strconv.Itoa(finalStatus) + `
 RestartSec=1
 KillMode=process
+OOMPolicy=continue
 Delegate=yes
 TasksMax=infinity
 

@@ -22,6 +22,12 @@ import (
 // machines makes n machines without agents; they end with the test.
 func machines(t *testing.T, n int) *lab.Cluster {
 	t.Helper()
+	return machinesOf(t, n, strings.Fields(os.Getenv("SWARM_CLUSTER_FLAGS"))...)
+}
+
+// machinesOf is machines with flags of their own.
+func machinesOf(t *testing.T, n int, flags ...string) *lab.Cluster {
+	t.Helper()
 	first := 31
 	if s := os.Getenv("SWARM_CLUSTER_FIRST"); s != "" {
 		var err error
@@ -29,7 +35,7 @@ func machines(t *testing.T, n int) *lab.Cluster {
 			t.Fatal(err)
 		}
 	}
-	c, err := lab.NewCluster("../..", first, n, strings.Fields(os.Getenv("SWARM_CLUSTER_FLAGS"))...)
+	c, err := lab.NewCluster("../..", first, n, flags...)
 	if err != nil {
 		t.Fatal(err)
 	}

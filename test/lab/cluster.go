@@ -61,7 +61,7 @@ func (c *Cluster) Form(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	paste, err := joinCommand(out)
+	paste, err := JoinCommand(out)
 	if err != nil {
 		return err
 	}
@@ -76,8 +76,8 @@ func (c *Cluster) Form(ctx context.Context) error {
 	})
 }
 
-// joinCommand finds the command for newcomers in what init printed, without the program's name.
-func joinCommand(out string) ([]string, error) {
+// JoinCommand finds the command for newcomers in what init printed, without the program's name.
+func JoinCommand(out string) ([]string, error) {
 	for line := range strings.Lines(out) {
 		if words := strings.Fields(line); len(words) > 2 && words[0] == "podman-swarm" && words[1] == "join" {
 			return words[1:], nil

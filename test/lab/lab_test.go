@@ -91,11 +91,11 @@ func TestMonitorName(t *testing.T) {
 }
 
 func TestJoinCommand(t *testing.T) {
-	words, err := joinCommand("Swarm x begins with node h1. On every machine:\n\n  podman-swarm join 10.77.0.1:7946 --token pswt1.a\n\n")
+	words, err := JoinCommand("Swarm x begins with node h1. On every machine:\n\n  podman-swarm join 10.77.0.1:7946 --token pswt1.a\n\n")
 	if err != nil || strings.Join(words, " ") != "join 10.77.0.1:7946 --token pswt1.a" {
 		t.Errorf("%q %v", words, err)
 	}
-	if _, err := joinCommand("Swarm x begins with node h1.\n"); err == nil {
+	if _, err := JoinCommand("Swarm x begins with node h1.\n"); err == nil {
 		t.Error("a command was found where none is")
 	}
 }
