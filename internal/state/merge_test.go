@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -92,6 +93,29 @@ func TestNobodyWaitsForALeaderOfTheLineageBefore(t *testing.T) {
 			}
 		})
 	})
+}
+
+// Who asks how far the others are, and is not the one to take over, does not wait for one that is silent: it would see
+// that another has taken over a second later, and so join it a second later.
+func TestTheSilentHoldUpNobodyElse(t *testing.T) {
+	for range 8 {
+		simulate(t, false, func(c *sim) {
+			c.first(7)
+			c.load(5, 0, 1, 2, 3, 4)
+			left := []string{name(4), name(5), name(6)} // one of five voters
+			before := c.nodes[left[0]].get().Status().Lineage.ID
+			c.net.Split(left...)
+			elapse(4500 * time.Millisecond)
+			c.net.Cut(func(a, b string) bool { // of the second cut gossip does not know yet
+				return slices.Contains(left, a) != slices.Contains(left, b) || a == left[1] && b == left[2]
+			})
+			c.within(10*time.Second, left[0]+" takes over", func() bool { return c.nodes[left[0]].get().instance().Lineage() != before })
+			took := c.within(5*time.Second, left[1]+" follows", func() bool { return c.nodes[left[1]].get().instance().Lineage() != before })
+			if took > 1500*time.Millisecond { // gossip, and a second of agreement
+				t.Errorf("the other survivor follows after %v", took)
+			}
+		})
+	}
 }
 
 // Both sides of a partition write; healed, both sides' work is there.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/state/call"
@@ -72,7 +73,8 @@ func (s *Store) fork(in *engine.Engine) (*engine.Engine, error) {
 
 // ahead asks the other survivors of the lineage and reports whether this replica is to take over.
 // Who does not answer does not count: should it take over too, the two are merged. Who says that it
-// follows another lineage has taken over a moment ago, which gossip is about to tell.
+// follows another lineage has taken over a moment ago, which gossip is about to tell. A replica that is
+// not the one knows as soon as one says so: until the silent have had their time it would see nothing else.
 func (s *Store) ahead(in *engine.Engine, peers []Peer) (bool, error) {
 	term, index, err := in.Stores.Last()
 	if err != nil {
@@ -80,27 +82,24 @@ func (s *Store) ahead(in *engine.Engine, peers []Peer) (bool, error) {
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, askTimeout)
 	defer cancel()
-	var mu sync.Mutex
+	self := lineage.Position{Name: s.cfg.NodeID, Term: term, Index: index}
 	var wg sync.WaitGroup
-	var others []lineage.Position
-	moved := false
+	var behind atomic.Bool
 	for _, p := range slices.Clone(peers) {
 		if p.Name == s.cfg.NodeID || p.Standing.Lineage != in.Lineage() {
 			continue
 		}
 		wg.Go(func() {
 			r, err := s.reach(ctx, p.Addr, in.Lineage())
-			mu.Lock()
-			defer mu.Unlock()
-			moved = moved || errors.Is(err, errRetry)
-			if err == nil && r.Eligible {
-				others = append(others, lineage.Position{Name: p.Name, Term: r.Term, Index: r.Index})
+			other := lineage.Position{Name: p.Name, Term: r.Term, Index: r.Index}
+			if errors.Is(err, errRetry) || err == nil && r.Eligible && !lineage.Ahead(self, []lineage.Position{other}) {
+				behind.Store(true)
+				cancel()
 			}
 		})
 	}
 	wg.Wait()
-	self := lineage.Position{Name: s.cfg.NodeID, Term: term, Index: index}
-	return !moved && lineage.Ahead(self, others), s.ctx.Err()
+	return !behind.Load(), s.ctx.Err()
 }
 
 // reach asks a peer how far its log reaches.
