@@ -16,6 +16,7 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/agent/fence"
 	"github.com/podman-swarm/podman-swarm/internal/gossip"
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
+	"github.com/podman-swarm/podman-swarm/internal/node/predecessor"
 	"github.com/podman-swarm/podman-swarm/internal/state"
 	"github.com/podman-swarm/podman-swarm/internal/state/lab"
 )
@@ -48,6 +49,7 @@ type life struct {
 	gossip *gossip.Gossip
 	store  atomic.Pointer[state.Store]
 	fence  *fence.Fence
+	lost   *predecessor.Index
 	log    *slog.Logger
 	ctx    context.Context
 	end    context.CancelFunc
@@ -134,9 +136,11 @@ func (n *node) start() error {
 // run does what a node does once its state is open.
 func (l *life) run() {
 	l.fence = fence.New(fence.Config{Sight: l.sight, Seen: l.gossip.Changed, Now: l.n.clock})
+	l.lost = predecessor.New(predecessor.Config{Node: l.n.name, Store: l.store.Load(), Pod: readPod, Log: l.log})
+	pods := &podRuntime{l: l, stopping: map[string]bool{}}
 	l.work.Go(func() { _ = l.gossip.Run(l.ctx, l.known) })
 	l.work.Go(func() { _ = l.fence.Run(l.ctx) })
-	for _, part := range []func(context.Context){l.remember, l.register, l.decide, podRuntime{l}.run, l.observe} {
+	for _, part := range []func(context.Context){l.remember, l.register, l.decide, pods.run, l.observe} {
 		l.work.Go(func() { part(l.ctx) })
 	}
 }

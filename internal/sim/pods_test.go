@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,8 +17,10 @@ import (
 	listers "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/podman-swarm/podman-swarm/internal/agent/fence"
 	"github.com/podman-swarm/podman-swarm/internal/control/liveness"
 	"github.com/podman-swarm/podman-swarm/internal/gossip"
+	"github.com/podman-swarm/podman-swarm/internal/node/predecessor"
 	"github.com/podman-swarm/podman-swarm/internal/state"
 )
 
@@ -32,18 +36,32 @@ const (
 	toleration = time.Second
 	startTakes = 300 * time.Millisecond
 	stopTakes  = 500 * time.Millisecond
+	// cutTakes is the longest that it takes to stop pods of a node that is cut off (ADR 0010).
+	cutTakes = fence.StopWithin + 2*time.Second
 )
 
 type app struct {
 	Name     string
 	Replicas int
 	Single   bool // a StatefulSet
+	// Stops is how long its pods take to stop; 0: stopTakes.
+	Stops time.Duration `json:",omitempty"`
 }
 
 type pod struct {
 	Name, App, UID, Node string
 	Single               bool
 	Ending, Running      bool
+	Stops                time.Duration `json:",omitempty"`
+}
+
+// readPod is what package predecessor knows of a stored pod.
+func readPod(_ state.View, key string, value []byte) (predecessor.Pod, bool) {
+	var p pod
+	if !strings.HasPrefix(key, podsPrefix) || json.Unmarshal(value, &p) != nil {
+		return predecessor.Pod{}, false
+	}
+	return predecessor.Pod{UID: p.UID, Node: p.Node, Single: p.Single}, true
 }
 
 // list decodes the values below a prefix.
@@ -144,6 +162,7 @@ func (d *decider) every() time.Duration {
 func (d *decider) round(ctx context.Context) {
 	v := d.s.View()
 	verdicts, load := d.judge(v), map[string]int{}
+	d.endLost(ctx, verdicts)
 	have := map[string]map[string]bool{} // by app
 	list(v, podsPrefix, func(e *state.Entry, p pod) {
 		verdict, known := verdicts[p.Node]
@@ -170,6 +189,22 @@ func (d *decider) round(ctx context.Context) {
 			d.scaleDown(ctx, v, a, len(have[a.Name])-a.Replicas)
 		}
 	})
+}
+
+// endLost says of pods that were lost in a merge that they have ended, where that is certain: the part of
+// the liveness controller.
+func (d *decider) endLost(ctx context.Context, verdicts map[string]liveness.Verdict) {
+	for _, name := range d.l.lost.Nodes() {
+		v, known := verdicts[name]
+		if !known {
+			v, _ = d.bench.Departed(name) // a lister over an indexer never fails
+		}
+		if v.Force {
+			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+			_ = d.l.lost.End(ctx, name) // or in the next round
+			cancel()
+		}
+	}
 }
 
 // judge asks the product's bench about every node.
@@ -218,7 +253,7 @@ func (d *decider) create(ctx context.Context, a app, have map[string]bool, verdi
 	if best == "" {
 		return
 	}
-	p := pod{App: a.Name, UID: d.l.n.c.fresh("uid"), Node: best, Single: a.Single}
+	p := pod{App: a.Name, UID: d.l.n.c.fresh("uid"), Node: best, Single: a.Single, Stops: a.Stops}
 	p.Name = a.Name + "-" + p.UID
 	for i := 0; a.Single && i < a.Replicas; i++ {
 		if name := fmt.Sprint(a.Name, "-", i); !have[name] {
@@ -243,8 +278,9 @@ func (d *decider) scaleDown(ctx context.Context, v state.View, a app, surplus in
 
 // containers are what runs on a machine. They outlive the agent, but not the machine.
 type containers struct {
-	mu  sync.Mutex
-	uid map[string]string // by the pod's name
+	mu    sync.Mutex
+	uid   map[string]string        // by the pod's name
+	stops map[string]time.Duration // how long they take, where it is not stopTakes
 }
 
 func (c *containers) all() map[string]string {
@@ -253,11 +289,28 @@ func (c *containers) all() map[string]string {
 	return maps.Clone(c.uid)
 }
 
+// runs tells whether anything of a pod runs here.
+func (c *containers) runs(uid string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, one := range c.uid {
+		if one == uid {
+			return true
+		}
+	}
+	return false
+}
+
 // podRuntime runs what the store says is this node's, and says so there: the part of the agent and of
 // Podman.
-type podRuntime struct{ l *life }
+type podRuntime struct {
+	l *life
 
-func (r podRuntime) run(ctx context.Context) {
+	mu       sync.Mutex
+	stopping map[string]bool // by name
+}
+
+func (r *podRuntime) run(ctx context.Context) {
 	s := r.l.store.Load()
 	if s.Ready(ctx) != nil {
 		return
@@ -268,12 +321,15 @@ func (r podRuntime) run(ctx context.Context) {
 		if v := s.View(); again || v.Revision() != seen {
 			seen = v.Revision()
 			again = r.round(ctx, s, v)
+			try, cancel := context.WithTimeout(ctx, 2*time.Second)
+			again = r.l.lost.Tell(try, r.l.n.pods.runs) != nil || again
+			cancel()
 		}
 	}
 }
 
 // round makes what runs here what the store wants, and reports whether it must look again without news.
-func (r podRuntime) round(ctx context.Context, s *state.Store, v state.View) (again bool) {
+func (r *podRuntime) round(ctx context.Context, s *state.Store, v state.View) (again bool) {
 	mine, entries := map[string]pod{}, map[string]*state.Entry{}
 	var stop []string
 	var start []pod
@@ -314,38 +370,71 @@ func (r podRuntime) round(ctx context.Context, s *state.Store, v state.View) (ag
 }
 
 // held tells whether a pod must not be started now.
-func (r podRuntime) held(p pod) bool { return p.Single && r.l.fence.Hold() }
+func (r *podRuntime) held(p pod) bool {
+	return p.Single && (r.l.fence.Hold() || r.l.lost.Wait(podsPrefix+p.Name, p.UID, r.l.n.pods.runs) != "")
+}
 
-func (r podRuntime) start(ctx context.Context, all []pod) {
+func (r *podRuntime) start(ctx context.Context, all []pod) {
 	if len(all) == 0 {
 		return
 	}
 	pause(ctx, startTakes)
+	all = slices.DeleteFunc(all, r.held) // the fence may have come down meanwhile
 	pods := &r.l.n.pods
 	pods.mu.Lock()
 	defer pods.mu.Unlock()
 	for _, p := range all {
-		// The fence may have come down meanwhile.
-		if !r.l.over.Load() && ctx.Err() == nil && !r.held(p) {
+		if !r.l.over.Load() && ctx.Err() == nil {
 			pods.uid[p.Name] = p.UID
+			if pods.stops == nil {
+				pods.stops = map[string]time.Duration{}
+			}
+			pods.stops[p.Name] = p.Stops
 			r.l.n.c.started(r.l.n, p)
 		}
 	}
 }
 
-func (r podRuntime) stop(ctx context.Context, names []string) {
-	if len(names) == 0 {
-		return
+// stop has pods stopped, each in its own time.
+func (r *podRuntime) stop(ctx context.Context, names []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, name := range names {
+		if !r.stopping[name] {
+			r.stopping[name] = true
+			r.l.work.Go(func() { r.end(ctx, name) })
+		}
 	}
-	pause(ctx, stopTakes)
+}
+
+func (r *podRuntime) end(ctx context.Context, name string) {
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.stopping, name)
+	}()
 	pods := &r.l.n.pods
 	pods.mu.Lock()
-	defer pods.mu.Unlock()
-	for _, name := range names {
-		if !r.l.over.Load() && ctx.Err() == nil {
-			delete(pods.uid, name)
-			r.l.n.c.ended(r.l.n, name)
+	until := time.Now().Add(max(pods.stops[name], stopTakes))
+	pods.mu.Unlock()
+	for rest := time.Until(until); rest > 0 && ctx.Err() == nil; rest = time.Until(until) {
+		changed, cut := r.l.fence.Changed(), r.l.fence.Cut()
+		if cut && rest > cutTakes {
+			rest = cutTakes
+			until = time.Now().Add(rest)
 		}
+		wait, cancel := context.WithTimeout(ctx, rest)
+		select {
+		case <-changed:
+		case <-wait.Done():
+		}
+		cancel()
+	}
+	pods.mu.Lock()
+	defer pods.mu.Unlock()
+	if !r.l.over.Load() && ctx.Err() == nil {
+		delete(pods.uid, name)
+		r.l.n.c.ended(r.l.n, name)
 	}
 }
 

@@ -95,9 +95,11 @@ func (a *author) write() {
 			a.tell("skew n%d %+dms", i+1, a.between(-10_000, 10_000))
 		}
 	}
-	// What must not run twice is there before the trouble begins. Made on both sides of a cut, and merged while
-	// its node is cut off again, it runs twice until that node has noticed: nothing can know better.
-	a.tell("app web %d\napp db 2 single\nload %d\nawait pods db 2 within=20s", n, a.between(2, 3))
+	slow := ""
+	if a.rnd.IntN(3) == 0 { // longer than anybody would wait without being told of the end
+		slow = fmt.Sprintf(" stops=%ds", a.between(8, 60))
+	}
+	a.tell("app web %d\napp db 2 single%s\nload %d", n, slow, a.between(2, 3))
 	for range a.between(4, 9) {
 		a.next()
 		a.tell("wait %dms", a.pause())

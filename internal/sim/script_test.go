@@ -36,7 +36,7 @@ import (
 //	write KEY VALUE through NODE [within=D]  until it is acknowledged
 //	refused KEY VALUE through NODE [within=D]  never acknowledged
 //	fill N through NODE...                   N keys of their own, acknowledged
-//	app NAME REPLICAS [single]
+//	app NAME REPLICAS [single] [stops=D] [through=NODE]
 //	fence NODE through NODE
 //	wait D
 //	await writable NODE [within=D]

@@ -243,7 +243,13 @@ func (s *script) eventually(what string, f func(st *state.Store) error) {
 
 func (s *script) app(x command) {
 	a := app{Name: x.arg(0), Replicas: s.number(x.arg(1)), Single: x.arg(2) == "single"}
+	if d := x.opts["stops"]; d != "" {
+		a.Stops = s.duration(d)
+	}
 	s.eventually("app "+a.Name, func(st *state.Store) error {
+		if via := x.opts["through"]; via != "" {
+			st = s.node(via).store()
+		}
 		return put(context.Background(), st, appsPrefix+a.Name, a, state.Any)
 	})
 }
