@@ -33,7 +33,7 @@ type Status struct {
 	Lineage   Lineage  `json:"lineage"`
 	Quorum    Quorum   `json:"quorum"`
 	Health    string   `json:"health"`              // Quorum in words; filled in by the Handler when empty
-	Conflicts int      `json:"conflicts,omitempty"` // overwrites in the journal that nobody undid
+	Conflicts int      `json:"conflicts,omitempty"` // overwrites of somebody's work that nobody undid
 	Members   []Member `json:"members"`
 }
 
@@ -108,6 +108,8 @@ type Conflict struct {
 	Kept        Version   `json:"kept"`
 	Overwritten Version   `json:"overwritten"`
 	Undone      time.Time `json:"undone,omitzero"`
+	// Derived: nobody's work was lost, only status, or what a controller made and has made again since.
+	Derived bool `json:"derived,omitempty"`
 }
 
 // Version is one side of a conflict. Lists leave the value out.

@@ -3,6 +3,7 @@ package show
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -47,9 +48,16 @@ func (p *Printer) NewToken(t swarm.NewToken) error {
 	})
 }
 
-// Conflicts prints a table of what merges overwrote.
-func (p *Printer) Conflicts(conflicts []swarm.Conflict) error {
+// Conflicts prints a table of what merges overwrote: of people's work, or of everything.
+func (p *Printer) Conflicts(conflicts []swarm.Conflict, everything bool) error {
 	type c = swarm.Conflict
+	all := len(conflicts)
+	if !everything {
+		conflicts = slices.DeleteFunc(slices.Clone(conflicts), func(c c) bool { return c.Derived })
+	}
+	if hidden := all - len(conflicts); hidden > 0 {
+		defer fmt.Fprintf(p.Err, "%d more: status, and what controllers made and have made again since (--all)\n", hidden)
+	}
 	return list(p, conflicts, "No conflicts found.", []column[c]{
 		{"ID", false, func(c c) string { return c.ID }},
 		{"NAMESPACE", false, func(c c) string { return c.Namespace }},

@@ -62,7 +62,8 @@ func cases() map[string]func(*Printer) error {
 		ID: "91", Key: "/swarm/tokens/x", Time: before(time.Minute), Undone: before(2 * time.Second),
 		Kept: swarm.Version{Written: before(time.Hour), Deleted: true}, Overwritten: swarm.Version{Written: before(2 * time.Hour), Value: &swarm.Value{Raw: bytes.Repeat([]byte{1, 2, 3}, 30)}},
 	}
-	listed := conflict()
+	listed, derived := conflict(), conflict()
+	derived.ID, derived.Name, derived.Derived = "d1", "web-1", true
 	listed.Kept.Value, listed.Overwritten.Value = nil, nil
 	drill := swarm.DrillResult{
 		Node: "bee", Pods: 4, Plan: []string{"its agent is killed", "its 6 pods are stopped"}, Finished: now(),
@@ -74,16 +75,18 @@ func cases() map[string]func(*Printer) error {
 	}
 	dry := swarm.DrillResult{Node: "bee", DryRun: true, Pods: 4, Plan: []string{"its agent would be killed"}}
 	return map[string]func(*Printer) error{
-		"status":           func(p *Printer) error { return p.Status(status(ancestors...)) },
-		"status of one":    func(p *Printer) error { return p.Status(swarm.Status{Node: "ant", Conflicts: 2, Health: "starting"}) },
-		"members":          func(p *Printer) error { return p.Members(members()) },
-		"no members":       func(p *Printer) error { return p.Members(nil) },
-		"no backups":       func(p *Printer) error { return p.Backups(nil) },
-		"conflicts":        func(p *Printer) error { return p.Conflicts([]swarm.Conflict{listed, raw}) },
-		"conflict":         func(p *Printer) error { return p.Conflict(conflict()) },
-		"conflict of raws": func(p *Printer) error { return p.Conflict(raw) },
-		"drill":            func(p *Printer) error { return p.Drill(drill) },
-		"drill, dry":       func(p *Printer) error { return p.Drill(dry) },
+		"status":                  func(p *Printer) error { return p.Status(status(ancestors...)) },
+		"status of one":           func(p *Printer) error { return p.Status(swarm.Status{Node: "ant", Conflicts: 2, Health: "starting"}) },
+		"members":                 func(p *Printer) error { return p.Members(members()) },
+		"no members":              func(p *Printer) error { return p.Members(nil) },
+		"no backups":              func(p *Printer) error { return p.Backups(nil) },
+		"conflicts":               func(p *Printer) error { return p.Conflicts([]swarm.Conflict{listed, raw}, false) },
+		"conflicts, some derived": func(p *Printer) error { return p.Conflicts([]swarm.Conflict{listed, derived, derived}, false) },
+		"conflicts, all":          func(p *Printer) error { return p.Conflicts([]swarm.Conflict{listed, derived}, true) },
+		"conflict":                func(p *Printer) error { return p.Conflict(conflict()) },
+		"conflict of raws":        func(p *Printer) error { return p.Conflict(raw) },
+		"drill":                   func(p *Printer) error { return p.Drill(drill) },
+		"drill, dry":              func(p *Printer) error { return p.Drill(dry) },
 		"policy": func(p *Printer) error {
 			return p.BackupPolicy(swarm.BackupPolicy{Every: swarm.Duration(time.Hour), Keep: 24})
 		},

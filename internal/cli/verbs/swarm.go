@@ -94,17 +94,18 @@ func exactly(what string) cobra.PositionalArgs {
 }
 
 func conflicts(h Host) *cobra.Command {
+	var everything bool
 	list := func(ctx context.Context, c *swarm.Client, p *show.Printer, _ []string) error {
 		all, err := c.Conflicts(ctx)
 		if err != nil {
 			return err
 		}
-		return p.Conflicts(all)
+		return p.Conflicts(all, everything)
 	}
 	ids := named((*swarm.Client).Conflicts, func(c swarm.Conflict) string { return c.ID })
 	cmd := h.listing("conflicts", "What merges overwrote: list, compare, undo", list)
 	cmd.Long = "When parts of a swarm that were cut off from each other meet again, the newer change of each object wins.\n" +
-		"What was overwritten is kept here for 7 days."
+		"What was overwritten is kept here for 7 days. Status, and what controllers made, is listed with --all only."
 	cmd.Args = unknown
 	look := h.listing("show ID", "Both versions of a conflict, and what differs", func(ctx context.Context, c *swarm.Client, p *show.Printer, args []string) error {
 		one, err := c.Conflict(ctx, args[0])
@@ -114,7 +115,11 @@ func conflicts(h Host) *cobra.Command {
 		return p.Conflict(one)
 	})
 	look.Args = exactly("the ID of a conflict (see list)")
-	cmd.AddCommand(h.listing("list", "List what merges overwrote", list), h.completing(look, ids), h.completing(h.undo(), ids))
+	also := h.listing("list", "List what merges overwrote", list)
+	for _, c := range []*cobra.Command{cmd, also} {
+		c.Flags().BoolVar(&everything, "all", false, "Status, and what controllers made, too.")
+	}
+	cmd.AddCommand(also, h.completing(look, ids), h.completing(h.undo(), ids))
 	return cmd
 }
 

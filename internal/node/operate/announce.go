@@ -19,14 +19,15 @@ import (
 // news is how old a conflict may be that is still told: a leader looks back so far when it begins.
 const news = 10 * time.Minute
 
-// Announce raises an Event on the object for every overwrite that a merge journals, until ctx ends.
+// Announce raises an Event on the object for every overwrite of somebody's work that a merge journals, until ctx ends.
 // It is for the leader.
 func Announce(ctx context.Context, cfg Config) error {
+	told := &derivable{}
 	for ctx.Err() == nil {
 		// The watch first: what comes while the journal is read is seen twice, and told once.
 		w, err := cfg.Store.WatchPrefix(journal.Prefix, cfg.Store.Revision())
 		if err == nil {
-			err = announce(ctx, cfg, w)
+			err = announce(ctx, cfg, w, told)
 			w.Close()
 		}
 		// A merge ends every watch, and what it journaled is there.
@@ -41,13 +42,13 @@ func Announce(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-func announce(ctx context.Context, cfg Config, w *state.Watch) error {
+func announce(ctx context.Context, cfg Config, w *state.Watch, told *derivable) error {
 	for {
 		for c, err := range machine.Conflicts(cfg.Store.View()) {
 			if err != nil {
 				return err
 			}
-			if time.Since(time.Unix(c.At, 0)) > news {
+			if time.Since(time.Unix(c.At, 0)) > news || told.is(c) {
 				continue
 			}
 			if err := tell(ctx, cfg, c); err != nil && !apierrors.IsAlreadyExists(err) {

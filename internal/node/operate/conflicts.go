@@ -19,7 +19,10 @@ import (
 )
 
 // conflicts is the journal of what merges overwrote.
-type conflicts struct{ store *state.Store }
+type conflicts struct {
+	store   *state.Store
+	derived *derivable
+}
 
 // List implements swarm.Conflicts.
 func (c conflicts) List(ctx context.Context) ([]swarm.Conflict, error) {
@@ -32,7 +35,7 @@ func (c conflicts) List(ctx context.Context) ([]swarm.Conflict, error) {
 			return nil, err
 		}
 		shown := describe(entry)
-		shown.Undone = undone(view, entry.ID)
+		shown.Undone, shown.Derived = undone(view, entry.ID), c.derived.is(entry)
 		shown.Kept.Value, shown.Overwritten.Value = nil, nil
 		out = append(out, shown)
 	}
@@ -53,7 +56,7 @@ func (c conflicts) Get(ctx context.Context, id string) (swarm.Conflict, error) {
 		return swarm.Conflict{}, err
 	}
 	shown := describe(entry)
-	shown.Undone = undone(view, id)
+	shown.Undone, shown.Derived = undone(view, id), c.derived.is(entry)
 	return shown, nil
 }
 

@@ -46,10 +46,11 @@ type Config struct {
 // New returns the backend of /swarm/v1 and what must run beside it, and has this node answer other
 // nodes' questions.
 func New(cfg Config) (b swarm.Backend, run func(context.Context) error) {
+	told := &derivable{}
 	kept := &backups{Config: cfg, seen: map[string]verified{}}
 	rehearsed := drill.New(drill.Config{
 		Node: cfg.Node, Freeze: cfg.Freeze, Store: cfg.Store, Peers: cfg.Peers, Client: cfg.Client,
-		Members: reader{cfg}.Members, PlayDead: cfg.PlayDead, Log: cfg.Log,
+		Members: reader{cfg, told}.Members, PlayDead: cfg.PlayDead, Log: cfg.Log,
 	})
 	cfg.Peers.AnswerQuestions(peers.Answers{
 		"words":        func(context.Context, string) (any, error) { return words(cfg), nil },
@@ -57,7 +58,7 @@ func New(cfg Config) (b swarm.Backend, run func(context.Context) error) {
 		drill.Question: rehearsed.Obey,
 	})
 	b = swarm.Backend{
-		Reader: reader{cfg}, Tokens: tokens{cfg}, Conflicts: conflicts{cfg.Store}, Nodes: nodes{cfg}, Keys: keys{cfg},
+		Reader: reader{cfg, told}, Tokens: tokens{cfg}, Conflicts: conflicts{cfg.Store, told}, Nodes: nodes{cfg}, Keys: keys{cfg},
 		Backups: kept, Files: kept, Drills: rehearsed,
 	}
 	return b, func(ctx context.Context) error {

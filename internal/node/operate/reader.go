@@ -18,7 +18,10 @@ import (
 )
 
 // reader tells how the swarm is, as this node sees it.
-type reader struct{ Config }
+type reader struct {
+	Config
+	derived *derivable
+}
 
 // Status implements swarm.Reader. It never waits for a leader: it is what one asks when there is none.
 func (r reader) Status(ctx context.Context) (swarm.Status, error) {
@@ -41,7 +44,7 @@ func (r reader) Status(ctx context.Context) (swarm.Status, error) {
 	}
 	view := r.Store.View()
 	for c, err := range machine.Conflicts(view) {
-		if err == nil && undone(view, c.ID).IsZero() {
+		if err == nil && undone(view, c.ID).IsZero() && !r.derived.is(c) {
 			out.Conflicts++
 		}
 	}
