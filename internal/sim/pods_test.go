@@ -36,6 +36,7 @@ const (
 	toleration = time.Second
 	startTakes = 300 * time.Millisecond
 	stopTakes  = 500 * time.Millisecond
+	writers    = 8 // of a decider at a time, as upstream's eviction
 	// cutTakes is the longest that it takes to stop pods of a node that is cut off (ADR 0010).
 	cutTakes = fence.StopWithin + 2*time.Second
 )
@@ -122,7 +123,7 @@ func (l *life) decideAsLeader(ctx context.Context, s *state.Store) {
 	}
 	nodes := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{})
 	d := &decider{
-		s: s, l: l, nodes: nodes, evictAt: map[string]time.Time{},
+		s: s, l: l, nodes: nodes, evictAt: map[string]time.Time{}, slots: make(chan struct{}, writers),
 		bench: liveness.NewBench(liveness.DefaultRules(), sightings{l.gossip}, listers.NewNodeLister(nodes), time.Now),
 	}
 	for ctx.Err() == nil {
@@ -152,6 +153,8 @@ type decider struct {
 	nodes   cache.Indexer
 	bench   *liveness.Bench
 	evictAt map[string]time.Time // tolerations that run
+	slots   chan struct{}
+	work    sync.WaitGroup
 }
 
 // every is how often there is a round: the more pods, the longer one takes.
@@ -159,7 +162,18 @@ func (d *decider) every() time.Duration {
 	return decideEvery + time.Duration(d.s.View().Count(podsPrefix, "/pods0"))*time.Millisecond/3
 }
 
+// write makes one write of a round, several at a time, as upstream's controllers do; what fails is done in a
+// later round.
+func (d *decider) write(f func() error) {
+	d.slots <- struct{}{}
+	d.work.Go(func() {
+		_ = f()
+		<-d.slots
+	})
+}
+
 func (d *decider) round(ctx context.Context) {
+	defer d.work.Wait()
 	v := d.s.View()
 	verdicts, load := d.judge(v), map[string]int{}
 	d.endLost(ctx, verdicts)
@@ -168,10 +182,10 @@ func (d *decider) round(ctx context.Context) {
 		verdict, known := verdicts[p.Node]
 		switch {
 		case p.Ending && (p.Single && verdict.Force || !p.Single && verdict.Dead || !known):
-			_ = remove(ctx, d.s, e.Key, e.ModRevision) // or in the next round, as all that follows
+			d.write(func() error { return remove(ctx, d.s, e.Key, e.ModRevision) })
 		case !p.Ending && verdict.Evict && d.tolerated(p, verdict):
 			p.Ending = true
-			_ = put(ctx, d.s, e.Key, p, e.ModRevision)
+			d.write(func() error { return put(ctx, d.s, e.Key, p, e.ModRevision) })
 		}
 		if !p.Ending || p.Single {
 			if have[p.App] == nil {
@@ -262,7 +276,7 @@ func (d *decider) create(ctx context.Context, a app, have map[string]bool, verdi
 		}
 	}
 	load[best]++
-	_ = put(ctx, d.s, podsPrefix+p.Name, p, 0)
+	d.write(func() error { return put(ctx, d.s, podsPrefix+p.Name, p, 0) })
 }
 
 // scaleDown ends pods that are too many, as after a merge.
@@ -271,7 +285,7 @@ func (d *decider) scaleDown(ctx context.Context, v state.View, a app, surplus in
 		if p.App == a.Name && !p.Ending && surplus > 0 {
 			surplus--
 			p.Ending = true
-			_ = put(ctx, d.s, e.Key, p, e.ModRevision)
+			d.write(func() error { return put(ctx, d.s, e.Key, p, e.ModRevision) })
 		}
 	})
 }

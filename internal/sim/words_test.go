@@ -291,6 +291,9 @@ func (s *script) await(x command) {
 // awaitWritable writes through every machine of a rack at once.
 func (s *script) awaitWritable(x command, limit time.Duration) time.Duration {
 	start := time.Now()
+	if n := len(s.c.nodes); n > len(s.racks) {
+		limit += 1500 * time.Millisecond * time.Duration(n-5) / (50 - 5)
+	}
 	s.each(s.those(x.arg(1), true), func(n *node) error {
 		err := s.c.acknowledged(n, "/writable", s.c.fresh("w"), limit)
 		s.c.log.Info("writable", "node", n.name, "after", time.Since(start), "err", err)
