@@ -17,7 +17,7 @@ import (
 type losses struct {
 	mu      sync.Mutex
 	open    map[string]bool
-	fail    int // so many calls of End
+	fail    int // see failNext
 	changed chan struct{}
 }
 
@@ -52,6 +52,13 @@ func (l *losses) add(node string) {
 	l.changed = make(chan struct{})
 }
 
+// failNext has so many calls of End fail.
+func (l *losses) failNext(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fail = n
+}
+
 func (l *losses) want(t *testing.T, when string, want ...string) {
 	t.Helper()
 	if got := l.Nodes(); !slices.Equal(got, want) {
@@ -72,7 +79,7 @@ func TestLost(t *testing.T) {
 		s.gossip.set("n3", false)
 		pass(wait - time.Millisecond)
 		s.lost.want(t, "before it can have stopped them", "n2", "n3")
-		s.lost.fail = 2
+		s.lost.failNext(2)
 		pass(time.Second)
 		s.lost.want(t, "it has had the time", "n2")
 		s.lost.add("n3")
