@@ -7,7 +7,8 @@ import (
 )
 
 const (
-	// CutAfter is how long a node sees no majority before it stops what must not run twice.
+	// CutAfter is how long a node sees no majority, or is not one with it again, before it stops what must not
+	// run twice.
 	CutAfter = 30 * time.Second
 	// StopWithin bounds the grace of what it stops then: it must have ended when others replace it.
 	StopWithin = 5 * time.Second
@@ -42,7 +43,7 @@ type Decision struct {
 	// doubt: what it knows may not be what the others do. It has lost sight of the majority, or has a history
 	// of its own, and was not back for long enough since.
 	doubt bool
-	lost  time.Time // when it lost sight of the majority; zero: it sees it
+	lost  time.Time // when it lost sight of the majority; zero: it sees it, and is one with it
 	back  time.Time // when it saw the majority again while cut or in doubt
 }
 
@@ -66,11 +67,20 @@ func (d Decision) Next(s Sight, now time.Time) (next Decision, again time.Time) 
 		d.cut = true
 		return d, time.Time{}
 	}
-	d.lost, d.doubt = time.Time{}, d.doubt || s.Torn
+	d.doubt = d.doubt || s.Torn
+	if !s.Settled && d.Hold() {
+		// Seen again, but not one with the others: they may not see this node, and count since they lost it.
+		d.back, again = time.Time{}, now.Add(unsettled)
+		if at := d.lost.Add(CutAfter); !d.lost.IsZero() && !d.cut {
+			d.cut = !now.Before(at)
+			if !d.cut && at.Before(again) {
+				again = at
+			}
+		}
+		return d, again
+	}
+	d.lost = time.Time{}
 	switch {
-	case !s.Settled && d.Hold():
-		d.back = time.Time{}
-		return d, now.Add(unsettled)
 	case !d.cut && !d.doubt:
 		d.met = true
 		return d, time.Time{}
