@@ -67,8 +67,9 @@ import (
 // and 4.1 s among 50 (ADR 0006), and survivors cannot take over before. So await writable has that much more, 1.5 s of
 // 50 machines.
 //
-// Votes are spread as in a small cluster: the first machines of all racks join first, then the second ones.
-// A story with join says by itself how many machines there are, and is told as it stands.
+// Votes are spread as in a small cluster: the first machines of all racks join first, then the second ones, and get
+// their votes in that order. Of two racks the one that begins has three of five. A story with join says by itself how
+// many machines there are, and is told as it stands.
 type script struct {
 	c       *cluster
 	scale   scale
@@ -296,10 +297,10 @@ func (s *script) cluster(x command) {
 	racks := s.number(x.arg(0))
 	machines := max(racks, s.scale.machines)
 	for row := 1; len(s.c.nodes) < machines; row++ {
-		if s.votes() < 5 { // else the quickest of any rack would get them
-			s.c.within(10*time.Second, "votes are spread", s.spread)
-		}
 		for i := range racks {
+			if machines > racks && s.votes() < 5 { // else the quickest of any rack would get them
+				s.c.within(10*time.Second, "votes are spread", s.spread)
+			}
 			rack := fmt.Sprint("n", i+1)
 			switch size := (i+1)*machines/racks - i*machines/racks; { // two of four racks are half of all
 			case row > size:
