@@ -63,9 +63,9 @@ import (
 //   - let: follower is the first machine of a rack that is neither the leader's nor has another name. Where a
 //     word means the whole rack, a name stands for the rack of its machine.
 //
-// Times are those of the story, but for one: gossip knows later of the dead where there are many members, 2.6 s among 5
-// and 4.1 s among 50 (ADR 0006), and survivors cannot take over before. So await writable has that much more, 1.5 s of
-// 50 machines.
+// Times are those of the story, but for one: gossip knows later of the dead where there are many members, and nobody
+// takes over or replaces pods before. It is 2.6 s among 5 and 4.1 s among 50 (ADR 0006); where a fifth is left 8 s and
+// 13 s (gossip/tuning.go). So await writable and await pods have that much more of 50 machines, 1.5 s or 5 s.
 //
 // Votes are spread as in a small cluster: the first machines of all racks join first, then the second ones, and get
 // their votes in that order. Of two racks the one that begins has three of five. A story with join says by itself how
@@ -336,6 +336,19 @@ func (s *script) votes() int {
 func (s *script) spread() bool {
 	n := len(s.c.nodes)
 	return n == 0 || s.c.together() && (s.votes() >= min(n, 3) && n < 5 || s.votes() == 5)
+}
+
+// stretch is how much later gossip knows of the dead than in a cluster of five.
+func (s *script) stretch() time.Duration {
+	n := len(s.c.nodes)
+	if n <= len(s.racks) {
+		return 0
+	}
+	more := 1500 * time.Millisecond
+	if 5*len(s.c.up()) <= n {
+		more = 5 * time.Second
+	}
+	return more * time.Duration(n-5) / (50 - 5)
 }
 
 // crowdApp is the app that every machine at scale is busy with.

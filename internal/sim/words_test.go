@@ -291,11 +291,14 @@ func (s *script) await(x command) {
 // awaitWritable writes through every machine of a rack at once.
 func (s *script) awaitWritable(x command, limit time.Duration) time.Duration {
 	start := time.Now()
-	if n := len(s.c.nodes); n > len(s.racks) {
-		limit += 1500 * time.Millisecond * time.Duration(n-5) / (50 - 5)
-	}
+	limit += s.stretch()
+	one := s.node(x.arg(1))
 	s.each(s.those(x.arg(1), true), func(n *node) error {
-		err := s.c.acknowledged(n, "/writable", s.c.fresh("w"), limit)
+		key := "/writable"
+		if n != one {
+			key += "/" + n.name
+		}
+		err := s.c.acknowledged(n, key, s.c.fresh("w"), limit)
 		s.c.log.Info("writable", "node", n.name, "after", time.Since(start), "err", err)
 		return err
 	})
@@ -308,7 +311,7 @@ func (s *script) awaitPods(x command, limit time.Duration) time.Duration {
 		there := s.all(x.args[4:])
 		on = func() []*node { return there }
 	}
-	return s.c.within(limit, fmt.Sprintf("%s pods of %s", x.arg(2), x.arg(1)), func() bool {
+	return s.c.within(limit+s.stretch(), fmt.Sprintf("%s pods of %s", x.arg(2), x.arg(1)), func() bool {
 		return s.count(x.arg(1), on()) == s.number(x.arg(2))
 	})
 }
