@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -97,7 +98,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	parts.Go(func() error { return lead.While(running, c.store, duty.run) })
 	parts.Go(func() error { return network.run(running) })
 	around := c.sight(api)
-	cutOff := fence.New(fence.Config{Sight: around.Sight, Seen: around.Seen, Now: time.Now})
+	cutOff := fence.New(fence.Config{
+		Sight: around.Sight, Seen: around.Seen, Now: time.Now, File: filepath.Join(n.runDir, "fence"), Log: log,
+	})
 	parts.Go(func() error { return around.Run(running) })
 	parts.Go(func() error { return withoutCanceled(cutOff.Run(running)) })
 	parts.Go(func() error { lost.Run(running); return nil })

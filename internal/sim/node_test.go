@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -135,7 +137,9 @@ func (n *node) start() error {
 
 // run does what a node does once its state is open.
 func (l *life) run() {
-	l.fence = fence.New(fence.Config{Sight: l.sight, Seen: l.gossip.Changed, Now: l.n.clock})
+	l.fence = fence.New(fence.Config{
+		Sight: l.sight, Seen: l.gossip.Changed, Now: l.n.clock, File: l.n.fenceFile(), Log: l.log,
+	})
 	l.lost = predecessor.New(predecessor.Config{Node: l.n.name, Store: l.store.Load(), Pod: readPod, Log: l.log})
 	pods := &podRuntime{l: l, stopping: map[string]bool{}}
 	l.work.Go(func() { _ = l.gossip.Run(l.ctx, l.known) })
@@ -144,6 +148,9 @@ func (l *life) run() {
 		l.work.Go(func() { part(l.ctx) })
 	}
 }
+
+// fenceFile is lost with the machine's power, as its containers are.
+func (n *node) fenceFile() string { return filepath.Join(n.c.base, n.name+".fence") }
 
 // stop ends the agent without a word: its process was killed, or its machine lost power.
 func (n *node) stop(power bool) error {
@@ -158,6 +165,7 @@ func (n *node) stop(power bool) error {
 	l.over.Store(true)
 	err := n.drive.stop(power)
 	n.pods.die(n)
+	_ = os.Remove(n.fenceFile()) // there may be none
 	n.c.bury(l)
 	return err
 }

@@ -79,14 +79,6 @@ func (a *author) any(up bool) string {
 	return found[a.rnd.IntN(len(found))]
 }
 
-// doubts tells whether a machine of a rack holds back what must not run twice.
-func (a *author) doubts(name string) bool {
-	return slices.ContainsFunc(a.s.rack(name), func(n *node) bool {
-		l := n.life()
-		return l != nil && l.fence.Hold()
-	})
-}
-
 // write tells the whole story.
 func (a *author) write() {
 	n := a.between(3, 7)
@@ -138,9 +130,7 @@ func (a *author) next() {
 		a.tell("boot %s", off)
 	case k < 7 && many:
 		a.tell("%s %s", []string{"kill", "power-failure"}[a.rnd.IntN(2)], up)
-	// Not for longer: pods run on, unfenced (ADR 0010). Nor where the fence counts already: the next agent counts
-	// from its own start.
-	case k < 8 && many && !a.doubts(up):
+	case k < 8 && many: // not for longer: pods run on, unfenced (ADR 0010)
 		a.tell("shut-down %s\nwait %dms\nboot %s", up, a.between(200, 3000), up)
 	case k < 12:
 		a.partition()

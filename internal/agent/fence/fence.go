@@ -2,6 +2,7 @@ package fence
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 )
@@ -99,6 +100,10 @@ type Config struct {
 	// Seen returns a channel that is closed when Sight may have changed: take it before looking.
 	Seen func() <-chan struct{}
 	Now  func() time.Time
+	// File keeps since when the node sees no majority: containers outlive the agent, and the others count on
+	// while it is restarted. It must not survive a boot of the machine, as they do not. "": it is not kept.
+	File string
+	Log  *slog.Logger
 }
 
 // Fence keeps a Decision up to date.
@@ -111,7 +116,13 @@ type Fence struct {
 }
 
 // New returns a Fence that holds until Run has looked.
-func New(cfg Config) *Fence { return &Fence{cfg: cfg, changed: make(chan struct{})} }
+func New(cfg Config) *Fence {
+	lost, err := recall(cfg.File, cfg.Now())
+	if err != nil { // it counts from now
+		cfg.Log.Warn("the fence has no memory", "err", err)
+	}
+	return &Fence{cfg: cfg, decision: Decision{lost: lost}, changed: make(chan struct{})}
+}
 
 // Cut is the decision's.
 func (f *Fence) Cut() bool {
@@ -164,6 +175,11 @@ func (f *Fence) look(now time.Time) time.Time {
 	was := f.decision
 	next, again := was.Next(sight, now)
 	f.decision = next
+	if !was.lost.Equal(next.lost) {
+		if err := keep(f.cfg.File, next.lost); err != nil {
+			f.cfg.Log.Warn("the fence has no memory", "err", err)
+		}
+	}
 	if was.Cut() != next.Cut() || was.Hold() != next.Hold() {
 		close(f.changed)
 		f.changed = make(chan struct{})

@@ -3,6 +3,9 @@ package fence
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -57,6 +60,46 @@ func TestNext(t *testing.T) {
 	}
 }
 
+// The others count on while an agent is restarted; so does the next one.
+func TestTheNextAgentCountsOn(t *testing.T) {
+	file, dir := filepath.Join(t.TempDir(), "fence"), t.TempDir()
+	now := time.Now()
+	alone, all := Sight{3, 1, true, false}, Sight{3, 3, true, false}
+	sight := alone
+	agent := func(file string) *Fence {
+		return New(Config{Sight: func() Sight { return sight }, Now: func() time.Time { return now }, File: file, Log: slog.New(slog.DiscardHandler)})
+	}
+	agent(file).look(now)
+	now = now.Add(20 * time.Second)
+	next := agent(file)
+	if again := next.look(now); !again.Equal(now.Add(10*time.Second)) || next.Cut() {
+		t.Errorf("20 s after it was cut off: cut %t, again in %v", next.Cut(), again.Sub(now))
+	}
+	now = now.Add(15 * time.Second)
+	if next = agent(file); next.look(now).IsZero() != next.Cut() || !next.Cut() {
+		t.Error("35 s after it was cut off a new agent does not know it")
+	}
+	sight = all
+	next = agent(file)
+	next.look(now)
+	sight = alone
+	if next = agent(file); next.look(now).IsZero() || next.Cut() {
+		t.Error("it was back, and is cut off at once when it is lost again")
+	}
+	now = now.Add(-time.Hour) // the clock is set back
+	if again := agent(file).look(now); !again.Equal(now.Add(CutAfter)) {
+		t.Errorf("with a loss in the future it looks again in %v", again.Sub(now))
+	}
+	for name, broken := range map[string]string{"cannot be read or written": dir, "says nothing": file} {
+		if err := os.WriteFile(file, []byte("soon"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if again := agent(broken).look(now); !again.Equal(now.Add(CutAfter)) {
+			t.Errorf("a memory that %s: it looks again in %v", name, again.Sub(now))
+		}
+	}
+}
+
 func TestFence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -65,6 +108,8 @@ func TestFence(t *testing.T) {
 			Sight: func() Sight { mu.Lock(); defer mu.Unlock(); return sight },
 			Seen:  func() <-chan struct{} { mu.Lock(); defer mu.Unlock(); return seen },
 			Now:   time.Now,
+			File:  filepath.Join(t.TempDir(), "fence"),
+			Log:   slog.New(slog.DiscardHandler),
 		})
 		see := func(s Sight) {
 			mu.Lock()
