@@ -51,6 +51,7 @@ type op struct {
 	lineage   string // in which it was acknowledged; empty: the node was changing it
 	outcome   outcome
 	got       string // what is there, of reads and conflicts
+	there     uint64 // its revision, of conflicts
 	revision  uint64
 	stamp     hlc.Stamp
 	err       error
@@ -148,7 +149,7 @@ func (h *history) do(ctx context.Context, n *node, o *op) error {
 			o.stamp = res.Entry.Stamp
 		}
 		if res.Current != nil {
-			o.got = string(res.Current.Value)
+			o.got, o.there = string(res.Current.Value), res.Current.ModRevision
 		}
 	}
 	switch {
