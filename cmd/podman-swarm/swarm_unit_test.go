@@ -30,6 +30,7 @@ Restart=on-failure
 RestartPreventExitStatus=78
 RestartSec=1
 KillMode=process
+OOMPolicy=continue
 Delegate=yes
 TasksMax=infinity
 
@@ -48,6 +49,7 @@ Restart=on-failure
 RestartPreventExitStatus=78
 RestartSec=1
 KillMode=process
+OOMPolicy=continue
 Delegate=yes
 TasksMax=infinity
 
