@@ -19,6 +19,7 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/gossip"
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
 	"github.com/podman-swarm/podman-swarm/internal/node/predecessor"
+	"github.com/podman-swarm/podman-swarm/internal/node/sight"
 	"github.com/podman-swarm/podman-swarm/internal/state"
 	"github.com/podman-swarm/podman-swarm/internal/state/lab"
 )
@@ -345,6 +346,7 @@ func (l *life) sight() fence.Sight {
 			out.Known++
 		}
 	}
+	out.Until = sight.Until(st.Lineage, out.Known)
 	return out
 }
 

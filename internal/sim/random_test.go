@@ -100,12 +100,6 @@ func (a *author) write() {
 		slow = fmt.Sprintf(" stops=%ds", a.between(8, 60))
 	}
 	a.tell("app web %d\napp db 2 single%s\nload %d", n, slow, a.between(2, 3))
-	// Up to five nodes, all vote: the side that can write is the one that sees a majority. Of more, a side with
-	// few nodes may have most of the voters, and make and start a pod before it has noticed the cut, of which the
-	// other side, which takes over, cannot know. See ADR 0019.
-	if n > 5 {
-		a.tell("await pods db 2 within=20s")
-	}
 	for range a.between(4, 9) {
 		a.next()
 		a.tell("wait %dms", a.pause())

@@ -30,6 +30,10 @@ type Sight struct {
 	Settled bool
 	// Torn: another history is in sight. When the two are merged, a pod may be another one than before.
 	Torn bool
+	// Until is when the last pods of those whom a takeover left behind have ended; zero: there was none. With
+	// more nodes than voters a side of few nodes may hold most of the votes: it makes and starts a pod before
+	// its fence has noticed the cut, and the side of many, which takes over, has never heard of it.
+	Until time.Time
 }
 
 // minority tells whether another side may hold as many nodes. Two nodes have no majority without each
@@ -44,6 +48,8 @@ type Decision struct {
 	// doubt: what it knows may not be what the others do. It has lost sight of the majority, or has a history
 	// of its own, and was not back for long enough since.
 	doubt bool
+	// early: those whom a takeover left behind may run what this node would start.
+	early bool
 	lost  time.Time // when it lost sight of the majority; zero: it sees it, and is one with it
 	back  time.Time // when it saw the majority again while cut or in doubt
 }
@@ -53,10 +59,20 @@ func (d Decision) Cut() bool { return d.cut }
 
 // Hold tells whether such pods must not be started: the node is cut off, or may be, or has not met the
 // others since it started. A pod that is new may have been made on both sides.
-func (d Decision) Hold() bool { return d.cut || !d.met || d.doubt }
+func (d Decision) Hold() bool { return d.cut || !d.met || d.doubt || d.early }
 
 // Next takes in what is seen now, and says when to look again without news; zero: never.
 func (d Decision) Next(s Sight, now time.Time) (next Decision, again time.Time) {
+	d.early = false // it says nothing of this node's place
+	next, again = d.place(s, now)
+	if next.early = now.Before(s.Until); next.early && (again.IsZero() || s.Until.Before(again)) {
+		again = s.Until
+	}
+	return next, again
+}
+
+// place is Next, for where this node stands.
+func (d Decision) place(s Sight, now time.Time) (next Decision, again time.Time) {
 	if s.minority() {
 		d.back, d.doubt = time.Time{}, d.doubt || d.met
 		if d.lost.IsZero() {

@@ -12,6 +12,10 @@ import (
 	"time"
 )
 
+func sights(known, alive int, settled, torn bool) Sight {
+	return Sight{Known: known, Alive: alive, Settled: settled, Torn: torn}
+}
+
 func TestNext(t *testing.T) {
 	t0 := time.Unix(1000, 0)
 	type look struct {
@@ -20,13 +24,14 @@ func TestNext(t *testing.T) {
 		cut, hold bool
 		again     int // seconds; 0: never
 	}
-	all, some, two, alone := Sight{3, 3, true, false}, Sight{5, 2, true, false}, Sight{3, 2, true, false}, Sight{3, 1, true, false}
-	torn := Sight{3, 3, false, true}
+	all, some, two, alone := sights(3, 3, true, false), sights(5, 2, true, false), sights(3, 2, true, false), sights(3, 1, true, false)
+	torn, took := sights(3, 3, false, true), sights(7, 4, true, false) // over, 60 s after t0
+	took.Until = t0.Add(60 * time.Second)
 	for name, looks := range map[string][]look{
-		"a cluster of one":                  {{0, Sight{1, 1, true, false}, false, false, 0}},
-		"two, of which one is gone":         {{0, Sight{2, 2, true, false}, false, false, 0}, {100, Sight{2, 1, true, false}, false, false, 0}},
+		"a cluster of one":                  {{0, sights(1, 1, true, false), false, false, 0}},
+		"two, of which one is gone":         {{0, sights(2, 2, true, false), false, false, 0}, {100, sights(2, 1, true, false), false, false, 0}},
 		"a majority is enough":              {{0, two, false, false, 0}},
-		"half is not":                       {{0, Sight{4, 4, true, false}, false, false, 0}, {1, Sight{4, 2, true, false}, false, true, 31}, {31, Sight{4, 2, true, false}, true, true, 0}},
+		"half is not":                       {{0, sights(4, 4, true, false), false, false, 0}, {1, sights(4, 2, true, false), false, true, 31}, {31, sights(4, 2, true, false), true, true, 0}},
 		"starts among others":               {{0, all, false, false, 0}},
 		"starts alone":                      {{0, alone, false, true, 30}, {30, alone, true, true, 0}, {40, all, true, true, 50}, {50, all, false, false, 0}},
 		"starts before the others do":       {{0, alone, false, true, 30}, {2, all, false, false, 0}},
@@ -36,11 +41,14 @@ func TestNext(t *testing.T) {
 		"cut off and back":                  {{0, all, false, false, 0}, {10, alone, false, true, 40}, {40, alone, true, true, 0}, {60, all, true, true, 70}, {70, all, false, false, 0}},
 		"back, but lost again":              {{0, alone, false, true, 30}, {30, alone, true, true, 0}, {60, all, true, true, 70}, {65, alone, true, true, 0}, {66, all, true, true, 76}, {76, all, false, false, 0}},
 		"back, with a history to merge":     {{0, alone, false, true, 30}, {30, alone, true, true, 0}, {60, torn, true, true, 61}, {80, all, true, true, 90}, {90, all, false, false, 0}},
-		"cut off in company":                {{0, Sight{5, 5, true, false}, false, false, 0}, {1, some, false, true, 31}, {31, some, true, true, 0}},
-		"the lost ones have been fenced":    {{0, alone, false, true, 30}, {30, alone, true, true, 0}, {50, Sight{1, 1, true, false}, true, true, 60}, {60, Sight{1, 1, true, false}, false, false, 0}},
+		"cut off in company":                {{0, sights(5, 5, true, false), false, false, 0}, {1, some, false, true, 31}, {31, some, true, true, 0}},
+		"the lost ones have been fenced":    {{0, alone, false, true, 30}, {30, alone, true, true, 0}, {50, sights(1, 1, true, false), true, true, 60}, {60, sights(1, 1, true, false), false, false, 0}},
 		"seen again by hearsay, not merged": {{0, all, false, false, 0}, {10, alone, false, true, 40}, {14, torn, false, true, 15}, {39, torn, false, true, 40}, {40, torn, true, true, 41}, {50, all, true, true, 60}, {60, all, false, false, 0}},
 		"seen again, merged in time":        {{0, all, false, false, 0}, {10, alone, false, true, 40}, {14, torn, false, true, 15}, {39, all, false, true, 49}, {49, all, false, false, 0}},
 		"seen by turns, never merged":       {{0, all, false, false, 0}, {10, alone, false, true, 40}, {14, torn, false, true, 15}, {25, alone, false, true, 40}, {40, alone, true, true, 0}},
+		"took over":                         {{0, took, false, true, 60}, {60, took, false, false, 0}},
+		"took over, and a short cut":        {{0, took, false, true, 60}, {10, sights(7, 3, true, false), false, true, 40}, {39, took, false, true, 49}, {49, took, false, true, 60}, {60, took, false, false, 0}},
+		"took over, and is cut off":         {{0, took, false, true, 60}, {10, sights(7, 3, true, false), false, true, 40}, {40, sights(7, 3, true, false), true, true, 0}},
 		"a merge stops nothing by itself":   {{0, all, false, false, 0}, {5, torn, false, true, 6}, {6, all, false, true, 16}, {16, all, false, false, 0}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -64,7 +72,7 @@ func TestNext(t *testing.T) {
 func TestTheNextAgentCountsOn(t *testing.T) {
 	file, dir := filepath.Join(t.TempDir(), "fence"), t.TempDir()
 	now := time.Now()
-	alone, all := Sight{3, 1, true, false}, Sight{3, 3, true, false}
+	alone, all := sights(3, 1, true, false), sights(3, 3, true, false)
 	sight := alone
 	agent := func(file string) *Fence {
 		return New(Config{Sight: func() Sight { return sight }, Now: func() time.Time { return now }, File: file, Log: slog.New(slog.DiscardHandler)})
@@ -103,7 +111,7 @@ func TestTheNextAgentCountsOn(t *testing.T) {
 func TestFence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
-		sight, seen := Sight{3, 3, true, false}, make(chan struct{})
+		sight, seen := sights(3, 3, true, false), make(chan struct{})
 		f := New(Config{
 			Sight: func() Sight { mu.Lock(); defer mu.Unlock(); return sight },
 			Seen:  func() <-chan struct{} { mu.Lock(); defer mu.Unlock(); return seen },
@@ -133,7 +141,7 @@ func TestFence(t *testing.T) {
 			t.Error("among others it holds")
 		}
 		changed, began := f.Changed(), time.Now()
-		see(Sight{3, 1, true, false})
+		see(sights(3, 1, true, false))
 		<-changed
 		if !f.Hold() || f.Cut() {
 			t.Error("what is new is not started by a minority, and nothing is stopped yet")
@@ -143,7 +151,7 @@ func TestFence(t *testing.T) {
 			t.Errorf("after %v: cut is %v", took, f.Cut())
 		}
 		changed, began = f.Changed(), time.Now()
-		see(Sight{3, 3, true, false})
+		see(sights(3, 3, true, false))
 		<-changed
 		if took := time.Since(began); took != BackAfter || f.Cut() || f.Hold() {
 			t.Errorf("after %v: cut is %v", took, f.Cut())

@@ -99,7 +99,10 @@ func (w *Worker) suspend(ctx context.Context, pod *corev1.Pod) error {
 	if err := w.adopt(ctx, pod); err != nil {
 		return err
 	}
-	const why = "this node does not see a majority of the cluster's nodes"
+	why := "this node does not see a majority of the cluster's nodes"
+	if !w.host.Fence.Cut() {
+		why = "nodes were lost, or met again, a moment ago: it is not known yet whether it runs elsewhere"
+	}
 	var kills []plan.Kill
 	for _, c := range w.running() {
 		kills = append(kills, plan.Kill{

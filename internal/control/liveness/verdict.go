@@ -22,6 +22,11 @@ type Rules struct {
 	AbsentAfter time.Duration
 }
 
+// Replaces is how long a node must have been dead before its pods that must not run twice are taken as ended.
+func (r Rules) Replaces(known int) time.Duration {
+	return r.ReplaceAfter + time.Duration(known)*r.ReplacePerNode
+}
+
 // DefaultRules are the cluster's; ADR 0010 has the sum.
 func DefaultRules() Rules {
 	return Rules{
@@ -86,7 +91,7 @@ func (r Rules) Judge(s Sighting, c Census, now time.Time) Verdict {
 	if s.Sure.After(since) {
 		since = s.Sure
 	}
-	forceAt := since.Add(r.ReplaceAfter + time.Duration(c.Known)*r.ReplacePerNode)
+	forceAt := since.Add(r.Replaces(c.Known))
 	if v.Force = !now.Before(forceAt); !v.Force && (v.Again.IsZero() || forceAt.Before(v.Again)) {
 		v.Again = forceAt
 	}

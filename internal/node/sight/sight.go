@@ -3,6 +3,7 @@ package sight
 import (
 	"context"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -13,6 +14,7 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/control/liveness"
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
 	"github.com/podman-swarm/podman-swarm/internal/state"
+	"github.com/podman-swarm/podman-swarm/internal/state/voters"
 )
 
 // Config is where a Counter looks.
@@ -21,6 +23,18 @@ type Config struct {
 	Members func() []peers.Member
 	Changed func() <-chan struct{} // of Members
 	Status  func() state.Status
+}
+
+// slack is how far the clocks of two nodes may be apart.
+const slack = 20 * time.Second
+
+// Until is the fence's: where there are more nodes than voters, as long after a takeover as pods that must not
+// run twice wait for the end of those of a dead node.
+func Until(l state.Lineage, known int) time.Time {
+	if len(l.Parents) == 0 || known <= voters.Default().Max {
+		return time.Time{}
+	}
+	return l.Born.Time().Add(liveness.DefaultRules().Replaces(known) + slack)
 }
 
 // Counter counts and tells when counting again may give another result.
@@ -110,6 +124,7 @@ func (c *Counter) Sight() fence.Sight {
 	}
 	st := c.cfg.Status()
 	s.Torn = len(lineages) > 1
+	s.Until = Until(st.Lineage, s.Known)
 	s.Settled = !s.Torn && st.Leader != "" && !st.Joining
 	return s
 }

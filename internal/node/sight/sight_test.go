@@ -2,6 +2,7 @@ package sight
 
 import (
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -10,8 +11,10 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/agent/fence"
 	"github.com/podman-swarm/podman-swarm/internal/control/liveness"
 	"github.com/podman-swarm/podman-swarm/internal/gossip"
+	"github.com/podman-swarm/podman-swarm/internal/hlc"
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
 	"github.com/podman-swarm/podman-swarm/internal/state"
+	"github.com/podman-swarm/podman-swarm/internal/state/ancestry"
 )
 
 func TestSight(t *testing.T) {
@@ -27,6 +30,14 @@ func TestSight(t *testing.T) {
 	}
 	member := func(name, lineage string, s gossip.State) peers.Member {
 		return peers.Member{Name: name, State: s, Meta: peers.Meta{Standing: state.Standing{Lineage: lineage}}}
+	}
+	born := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	forked := state.Lineage{ID: "b", Born: hlc.At(born), Parents: []ancestry.Ancestor{{ID: "a"}}}
+	if until := Until(forked, 8); !until.Equal(born.Add(67 * time.Second)) { // 45 s + 8 x 0.25 s, and the clocks
+		t.Errorf("eight nodes after a takeover: %v", until)
+	}
+	if Until(forked, 5) != (time.Time{}) || Until(state.Lineage{ID: "a", Born: hlc.At(born)}, 8) != (time.Time{}) {
+		t.Error("where all vote, and where nothing was taken over, nobody waits")
 	}
 	for name, c := range map[string]struct {
 		members []peers.Member
