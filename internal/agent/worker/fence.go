@@ -5,9 +5,11 @@ import (
 	"errors"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/podman-swarm/podman-swarm/internal/agent/plan"
-	"github.com/podman-swarm/podman-swarm/internal/agent/single"
+	"github.com/podman-swarm/podman-swarm/internal/single"
 )
 
 // Fence says what a node that may be cut off must not do; *fence.Fence is one.
@@ -123,8 +125,17 @@ func (w *Worker) mustBeSingle(ctx context.Context, pod *corev1.Pod) bool {
 	if w.single == nil {
 		ctx, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()
-		is, err := single.Pod(ctx, w.host.Client, pod)
-		if err != nil {
+		unknown := false
+		is := single.Pod(pod, func(name string) *corev1.PersistentVolumeClaim {
+			// What this node remembers is enough to know: access modes never change.
+			claim, err := w.host.Client.CoreV1().PersistentVolumeClaims(pod.Namespace).Get(ctx, name, metav1.GetOptions{ResourceVersion: "0"})
+			if err != nil {
+				unknown = unknown || !apierrors.IsNotFound(err)
+				return nil
+			}
+			return claim
+		})
+		if !is && unknown {
 			return true // and ask again
 		}
 		w.single = &is

@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"github.com/podman-swarm/podman-swarm/internal/loop"
+	"github.com/podman-swarm/podman-swarm/internal/single"
 )
 
 const (
@@ -204,7 +205,7 @@ func (c *Controller) markPods(ctx context.Context, node *corev1.Node, v Verdict)
 		if pod.Spec.NodeName != node.Name {
 			continue
 		}
-		if v.Force && pod.DeletionTimestamp != nil && Single(pod, c.claim(pod.Namespace)) {
+		if v.Force && pod.DeletionTimestamp != nil && single.Pod(pod, c.claim(pod.Namespace)) {
 			work.Go(func() error { return c.remove(ctx, pod, v) })
 		} else if condition := NotReady(pod, c.cfg.Now()); condition != nil {
 			work.Go(func() error { return c.markPod(ctx, pod, condition) })

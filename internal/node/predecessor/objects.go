@@ -7,8 +7,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/podman-swarm/podman-swarm/internal/control/liveness"
 	"github.com/podman-swarm/podman-swarm/internal/node/stored"
+	"github.com/podman-swarm/podman-swarm/internal/single"
 	"github.com/podman-swarm/podman-swarm/internal/state"
 )
 
@@ -28,7 +28,7 @@ func Read(v state.View, key string, value []byte) (Pod, bool) {
 		return Pod{}, false
 	}
 	return Pod{
-		UID: string(p.UID), Node: p.Spec.NodeName, Single: liveness.Single(p, claims(v, p.Namespace)),
+		UID: string(p.UID), Node: p.Spec.NodeName, Single: single.Pod(p, claims(v, p.Namespace)),
 		Over: p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed,
 	}, true
 }
