@@ -10,6 +10,7 @@ import (
 
 	"github.com/podman-swarm/podman-swarm/internal/state"
 	"github.com/podman-swarm/podman-swarm/internal/state/journal"
+	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 )
 
 // Store is the replica that the journal is in; *state.Store is one.
@@ -176,9 +177,6 @@ func (x *Index) refresh() error {
 	}
 }
 
-// journalEnd is the first key after the journal's.
-const journalEnd = "/swarm/conflicts0"
-
 // build reads the whole journal. ErrClosed: the store is.
 func (x *Index) build() error {
 	for {
@@ -192,17 +190,17 @@ func (x *Index) build() error {
 		}
 		x.watch, x.byKey, x.keys = w, map[string][]Loss{}, map[string]string{}
 		x.changes++
-		v.Ascend(journal.Prefix, journalEnd, func(e *state.Entry) bool {
-			x.add(v, e)
-			return true
-		})
+		for c, err := range machine.Conflicts(v) {
+			x.add(v, c, err)
+		}
 		return nil
 	}
 }
 
 func (x *Index) take(ev *state.Event) {
 	if ev.Entry != nil {
-		x.add(x.cfg.Store.View(), ev.Entry)
+		c, err := journal.Decode(ev.Key, ev.Entry.Value)
+		x.add(x.cfg.Store.View(), c, err)
 		return
 	}
 	id := ev.Key[len(journal.Prefix):]
@@ -218,10 +216,9 @@ func (x *Index) take(ev *state.Event) {
 }
 
 // add enters a record if it is a loss: of a pod that may run on, where the merge kept something else.
-func (x *Index) add(v state.View, e *state.Entry) {
-	c, err := journal.Decode(e.Key, e.Value)
+func (x *Index) add(v state.View, c *journal.Conflict, err error) {
 	if err != nil {
-		x.cfg.Log.Warn("a record of the conflict journal is not understood", "key", e.Key, "err", err)
+		x.cfg.Log.Warn("a record of the conflict journal is not understood", "err", err)
 		return
 	}
 	if x.keys[c.ID] != "" {
