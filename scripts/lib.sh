@@ -54,3 +54,13 @@ failures() {
       printf "%s", broken
     }' "$@"
 }
+
+# reasons LOG...: what the failed tests said themselves, a line each and at most 15 of a test. Shorter than failures,
+# for the very last lines of a run: where only they are seen, a test's logs must not push out why it failed.
+reasons() {
+  awk '
+    /^=== (RUN|CONT|NAME) / { name = $3; next }
+    /^ *--- FAIL: / { print $3 ":"; for (i = 1; i <= n[$3]; i++) print text[$3, i]; next }
+    /^ +[a-z0-9_]+_test\.go:[0-9]+: / && !/log of the agent/ && n[name] < 15 { sub(/^ +/, ""); text[name, ++n[name]] = "  " substr($0, 1, 240) }
+  ' "$@"
+}

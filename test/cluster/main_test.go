@@ -248,7 +248,7 @@ func (w watch) until(t *testing.T, what string, bound time.Duration, ask func() 
 	return took
 }
 
-// identical waits until all hosts answer the same to everything.
+// identical waits until all hosts have answered the same to everything.
 func identical(t *testing.T, w watch, bound time.Duration, hosts []*lab.Host) {
 	t.Helper()
 	var last error
@@ -257,11 +257,11 @@ func identical(t *testing.T, w watch, bound time.Duration, hosts []*lab.Host) {
 			t.Logf("before that: %v", last)
 		}
 	}()
+	same := lab.CompareNodes(hosts)
 	w.until(t, "all nodes are identical", bound, func() error {
-		differ, err := lab.Differences(t.Context(), hosts)
+		differ, err := same.Differences(t.Context())
 		if err == nil && len(differ) > 0 {
 			err = fmt.Errorf("%s after the start: %d differences, the first ones:\n%s", time.Since(w.begun).Round(time.Millisecond), len(differ), strings.Join(differ[:min(5, len(differ))], "\n"))
-			pause(t, 200*time.Millisecond) // the question is not cheap
 		}
 		if err != nil {
 			last = err

@@ -40,11 +40,12 @@ func back(t *testing.T, c *lab.Cluster, load *lab.Load, victims ...*lab.Host) {
 // TestPowerLoss cuts the power of one of three machines, or more, under write load: first the
 // leader's, then another's.
 func TestPowerLoss(t *testing.T) {
-	c := swarm(t, nodes(t, 3))
+	n := nodes(t, 3)
+	c := swarm(t, n)
 	t.Run("leader", func(t *testing.T) {
 		leader, err := c.Leader(t.Context(), c.Hosts[0])
 		check(t, err)
-		load := startLoad(t, lab.LoadConfig{Hosts: c.Hosts, Name: "leader", Writers: 9, Rate: 200})
+		load := startLoad(t, lab.LoadConfig{Hosts: c.Hosts, Name: "leader", Writers: 3 * n, Rate: 200, Faithful: true})
 		w, gaps := cut(t, c, load, 15*time.Second, leader)
 		for host, gap := range gaps {
 			w.within(t, "no write acknowledged through "+host, gap, 3*time.Second)
@@ -74,7 +75,7 @@ func TestPowerLossOfOneOfTwo(t *testing.T) {
 	victim, err := c.Leader(t.Context(), c.Hosts[0])
 	check(t, err)
 	survivors := c.Except(victim)
-	load := startLoad(t, lab.LoadConfig{Hosts: c.Hosts, Name: "two", Writers: 6, Rate: 100})
+	load := startLoad(t, lab.LoadConfig{Hosts: c.Hosts, Name: "two", Writers: 6, Rate: 100, Faithful: true})
 	w, gaps := cut(t, c, load, 30*time.Second, victim)
 	w.within(t, "no write acknowledged through "+survivors[0].Name, gaps[survivors[0].Name], 10*time.Second)
 	eventually(t, 30*time.Second, func() error {
@@ -100,7 +101,7 @@ func TestPowerLossOfMost(t *testing.T) {
 	victims := append(c.Except(leader)[:lost-1:lost-1], leader)
 	survivors := c.Except(victims...)
 	before := onThem(t, survivors)
-	load := startLoad(t, lab.LoadConfig{Hosts: c.Hosts, Name: "five", Writers: 9, Rate: 100})
+	load := startLoad(t, lab.LoadConfig{Hosts: c.Hosts, Name: "five", Writers: 2 * n, Rate: 100, Faithful: true})
 	w, gaps := cut(t, c, load, 20*time.Second, victims...)
 	for host, gap := range gaps {
 		w.within(t, "no write acknowledged through "+host, gap, 10*time.Second)

@@ -21,7 +21,7 @@ const createEvery = 10
 
 // LoadConfig says who writes what.
 type LoadConfig struct {
-	Hosts     []*Host // written through in turn
+	Hosts     []*Host // written through in turn, the next one again when one fails
 	Namespace string
 	Name      string        // of the load: it begins the names of its objects
 	Writers   int           // each has one write under way
@@ -30,6 +30,9 @@ type LoadConfig struct {
 	// Shared lets the loads of this name's peers write the same objects: their names do not begin
 	// with the load's, so that the two sides of a partition collide.
 	Shared bool
+	// Faithful lets each writer write through one host only, tries again included: what a host
+	// acknowledges then does not wait for others that are silent.
+	Faithful bool
 }
 
 // Ack is a write that was acknowledged.
@@ -41,7 +44,7 @@ type Ack struct {
 }
 
 // Load writes ConfigMaps, records what was acknowledged, and tries a failed write once more,
-// through another node, as a client with a list of servers does.
+// through another node, as a client with a list of servers does, or through its own.
 type Load struct {
 	cfg     LoadConfig
 	clients []*kubernetes.Clientset
@@ -122,7 +125,7 @@ func (l *Load) Gap(host string, from, to time.Time) time.Duration {
 	return max(gap, to.Sub(last))
 }
 
-// write is one writer. Its n-th write goes through the n-th host from its own on.
+// write is one writer. Its n-th write goes through the n-th host from its own on, or all through its own.
 func (l *Load) write(ctx context.Context, id int) {
 	var tick <-chan time.Time
 	if l.cfg.Rate > 0 {
@@ -158,6 +161,9 @@ func (l *Load) once(ctx context.Context, id, n int) {
 	var err error
 	for attempt := range 2 {
 		via := (id + n + attempt) % len(l.clients)
+		if l.cfg.Faithful {
+			via = id % len(l.clients)
+		}
 		begin := time.Now()
 		if err = put(ctx, l.clients[via], l.cfg.Namespace, cm, fresh); err == nil {
 			l.record(name, n, fresh, Ack{time.Now(), time.Since(begin), l.cfg.Hosts[via].Name, attempt > 0})

@@ -13,30 +13,57 @@ import (
 	"k8s.io/client-go/dynamic"
 )
 
-// everything is what a node's API answers: the lists of every resource, each object in JSON under
-// "resource namespace/name", and each list's resourceVersion under "resource".
+// everything is what a node's API answers to the list of a resource: each object in JSON under
+// "resource namespace/name", and the list's resourceVersion under "resource".
 type everything map[string]string
 
-// Differences lists what the nodes answer differently: every object of every resource, whole,
-// resourceVersions included, and the resourceVersions of the lists.
-func Differences(ctx context.Context, hosts []*Host) ([]string, error) {
-	resources, err := listable(hosts[0])
-	if err != nil {
-		return nil, err
+// Sameness asks nodes whether they answer the same to everything: every object of every resource,
+// whole, resourceVersions included. A list's resourceVersion is the revision of all state and no
+// revision names two states, so resources may be compared one after the other: a swarm in which
+// something is written all the time can be the same everywhere too.
+type Sameness struct {
+	hosts []*Host
+	open  []schema.GroupVersionResource // not yet answered the same by all
+	asked bool
+}
+
+// CompareNodes begins to ask hosts.
+func CompareNodes(hosts []*Host) *Sameness { return &Sameness{hosts: hosts} }
+
+// Differences lists what the nodes answer differently to the first resource that they did not agree
+// on yet; none when they have agreed on each.
+func (s *Sameness) Differences(ctx context.Context) ([]string, error) {
+	if !s.asked {
+		resources, err := listable(s.hosts[0])
+		if err != nil {
+			return nil, err
+		}
+		s.open, s.asked = resources, true
 	}
-	answers := make(map[string]everything, len(hosts))
-	slots := make([]everything, len(hosts))
-	err = each(ctx, hosts, func(ctx context.Context, h *Host) (err error) {
-		slots[slices.Index(hosts, h)], err = readAll(ctx, h, resources)
+	for len(s.open) > 0 {
+		differ, err := s.ask(ctx, s.open[0])
+		if err != nil || len(differ) > 0 {
+			return differ, err
+		}
+		s.open = s.open[1:]
+	}
+	return nil, nil
+}
+
+func (s *Sameness) ask(ctx context.Context, r schema.GroupVersionResource) ([]string, error) {
+	slots := make([]everything, len(s.hosts))
+	err := each(ctx, s.hosts, func(ctx context.Context, h *Host) (err error) {
+		slots[slices.Index(s.hosts, h)], err = readAll(ctx, h, r)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	for i, h := range hosts {
+	answers := make(map[string]everything, len(s.hosts))
+	for i, h := range s.hosts {
 		answers[h.Name] = slots[i]
 	}
-	return compare(hosts[0].Name, answers), nil
+	return compare(s.hosts[0].Name, answers), nil
 }
 
 // compare lists the keys under which any node's answers are not those of the first.
@@ -73,6 +100,8 @@ func clip(s string) string {
 	return s
 }
 
+// listable are the resources to ask for, one with few objects first: who disagrees on that one disagrees
+// on all, and is not asked for more.
 func listable(h *Host) ([]schema.GroupVersionResource, error) {
 	c, err := h.API()
 	if err != nil {
@@ -95,10 +124,19 @@ func listable(h *Host) ([]schema.GroupVersionResource, error) {
 			}
 		}
 	}
+	slices.SortStableFunc(out, func(a, b schema.GroupVersionResource) int {
+		rank := func(r schema.GroupVersionResource) int {
+			if r.Resource == "namespaces" {
+				return 0
+			}
+			return 1
+		}
+		return rank(a) - rank(b)
+	})
 	return out, nil
 }
 
-func readAll(ctx context.Context, h *Host, resources []schema.GroupVersionResource) (everything, error) {
+func readAll(ctx context.Context, h *Host, r schema.GroupVersionResource) (everything, error) {
 	a, err := h.connect()
 	if err != nil {
 		return nil, err
@@ -107,20 +145,17 @@ func readAll(ctx context.Context, h *Host, resources []schema.GroupVersionResour
 	if err != nil {
 		return nil, err
 	}
-	out := everything{}
-	for _, r := range resources {
-		list, err := c.Resource(r).List(ctx, metav1.ListOptions{})
+	list, err := c.Resource(r).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", r, err)
+	}
+	out := everything{r.String(): list.GetResourceVersion()}
+	for _, o := range list.Items {
+		data, err := o.MarshalJSON()
 		if err != nil {
-			return nil, fmt.Errorf("list %s: %w", r, err)
+			return nil, err
 		}
-		out[r.String()] = list.GetResourceVersion()
-		for _, o := range list.Items {
-			data, err := o.MarshalJSON()
-			if err != nil {
-				return nil, err
-			}
-			out[fmt.Sprintf("%s %s/%s", r.GroupResource(), o.GetNamespace(), o.GetName())] = string(data)
-		}
+		out[fmt.Sprintf("%s %s/%s", r.GroupResource(), o.GetNamespace(), o.GetName())] = string(data)
 	}
 	return out, nil
 }
