@@ -68,7 +68,7 @@ func (s *Store) vouch(ctx context.Context, in *engine.Engine) (uint64, error) {
 	// The commit index must be taken before the question who leads: caughtUp takes a later one,
 	// which is as good, since it only asks for more.
 	if !in.Alone() {
-		if err := in.Await(ctx, in.Raft.VerifyLeader); err != nil {
+		if err := in.Confirm(ctx); err != nil {
 			if ctx.Err() != nil {
 				return 0, ctx.Err()
 			}

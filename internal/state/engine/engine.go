@@ -35,17 +35,18 @@ type Engine struct {
 
 	// ready is the term in which this replica led and had committed an entry of its own: from
 	// then on its commit index is the truth.
-	ready   atomic.Uint64
-	settled atomic.Uint64 // no command lies between fsm.applied and this index
-	once    sync.Once
-	ended   error
-	shut    sync.Once
-	closed  error
-	ending  chan struct{} // closed when Raft is about to be stopped
-	stopped chan struct{}
-	writing atomic.Int64  // writes that are under way
-	nudge   chan struct{} // wakes the teller
-	wg      sync.WaitGroup
+	ready     atomic.Uint64
+	confirmed *confirmations
+	settled   atomic.Uint64 // no command lies between fsm.applied and this index
+	once      sync.Once
+	ended     error
+	shut      sync.Once
+	closed    error
+	ending    chan struct{} // closed when Raft is about to be stopped
+	stopped   chan struct{}
+	writing   atomic.Int64  // writes that are under way
+	nudge     chan struct{} // wakes the teller
+	wg        sync.WaitGroup
 
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change of leadership
@@ -57,7 +58,10 @@ type Engine struct {
 const (
 	// Heartbeat is how long a follower waits for its leader.
 	Heartbeat = 500 * time.Millisecond
-	lease     = 250 * time.Millisecond
+	// lease is how long a leader goes on without hearing of a majority. No answer depends on it (see
+	// Confirm), so it is as long as the followers' patience: with half of it leaders of busy machines, which were
+	// late but not gone, stepped down again and again.
+	lease = Heartbeat - 50*time.Millisecond
 	// commitTimeout, up to twice of it, is when a follower learns of a commit that nothing told it
 	// of. An empty entry tells it at once after every burst of writes, so this is for the rest, and
 	// what it costs grows with the swarm: at 50 ms as much as all heartbeats.
@@ -102,13 +106,13 @@ func Run(ctx context.Context, c Config) (*Engine, error) {
 	in := &Engine{
 		Machine: c.Machine, Self: st.ID(), Stores: st, Trans: c.Trans,
 		stopped: make(chan struct{}), changed: make(chan struct{}), idle: make(chan struct{}),
-		nudge: make(chan struct{}, 1), ending: make(chan struct{}),
+		nudge: make(chan struct{}, 1), ending: make(chan struct{}), confirmed: newConfirmations(),
 	}
 	conf := c.raftConfig()
 	notify := make(chan bool, 8) // unread, it would block Raft's main loop
 	conf.NotifyCh = notify
 	var members atomic.Pointer[raft.Raft] // Raft sends before it is known here
-	trans := paced{c.Trans, func() raft.Configuration { return configuration(members.Load()) }, in.ending}
+	trans := paced{c.Trans, func() raft.Configuration { return configuration(members.Load()) }, in.ending, in.confirmed}
 	r, err := raft.NewRaft(conf, c.Machine, st.Logs, st.Stable, st.Snaps, trans)
 	if err != nil {
 		return nil, fmt.Errorf("start raft: %w", err)

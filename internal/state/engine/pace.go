@@ -22,8 +22,9 @@ const (
 // the voters, and two more whenever it is asked whether it leads; nobody needs them.
 type paced struct {
 	*raftnet.Transport
-	members func() raft.Configuration
-	stopped <-chan struct{}
+	members   func() raft.Configuration
+	stopped   <-chan struct{}
+	confirmed *confirmations // gets the answers
 }
 
 // AppendEntries implements raft.Transport. Raft sends the heartbeats of one peer one after another.
@@ -37,7 +38,12 @@ func (p paced) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *
 			return raft.ErrRaftShutdown
 		}
 	}
-	return p.Transport.AppendEntries(id, target, args, resp)
+	sent := time.Now()
+	err := p.Transport.AppendEntries(id, target, args, resp)
+	if err == nil && resp.Term <= args.Term { // else it has seen another term
+		p.confirmed.add(id, args.Term, sent)
+	}
+	return err
 }
 
 // heartbeat tells what Raft's own transport takes for one.
