@@ -30,8 +30,9 @@ const (
 	resync = 12 * time.Hour
 	// discoveryPeriod is how often new kinds (a CRD just made) are looked for.
 	discoveryPeriod = 30 * time.Second
-	// stopTimeout bounds the wait for controllers to end, as upstream does.
-	stopTimeout = 10 * time.Second
+	// stopTimeout bounds the wait for controllers to end. Upstream waits 10 s; ours share a machine
+	// that may be busy, and their process has more to lose.
+	stopTimeout = 30 * time.Second
 	// quiet is how much upstream's messages are lowered: what they call information ("Caches are
 	// synced") is ours at debug level. Errors stay errors.
 	quiet = 4
@@ -75,7 +76,7 @@ type Liveness = liveness.Source
 type Member = liveness.Member
 
 // Run runs the controllers until ctx ends and all of them have stopped. It returns nil then,
-// ErrStillRunning if one has not stopped after 10 s, and another error if one could not be built.
+// ErrStillRunning if one has not stopped after 30 s, and another error if one could not be built.
 //
 // A controller that panics ends the process, after logging, as upstream's does: the state it was
 // working on is in the store, and another node takes over.

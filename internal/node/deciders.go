@@ -7,10 +7,12 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/podman-swarm/podman-swarm/internal/apiserver"
 	"github.com/podman-swarm/podman-swarm/internal/control"
 	"github.com/podman-swarm/podman-swarm/internal/gossip"
+	"github.com/podman-swarm/podman-swarm/internal/node/lead"
 	"github.com/podman-swarm/podman-swarm/internal/node/operate"
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
 	"github.com/podman-swarm/podman-swarm/internal/node/predecessor"
@@ -31,24 +33,25 @@ type deciders struct {
 func (d deciders) run(ctx context.Context) error {
 	d.log.Info("this node leads: its controllers and scheduler begin")
 	defer d.log.Info("controllers and scheduler of this node have ended")
-	client, err := kubernetes.NewForConfig(d.api.Loopback())
+	parts, ctx := errgroup.WithContext(ctx)
+	config, log := lead.Bound(ctx, d.api.Loopback()), lead.Quiet(ctx, d.log)
+	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err
 	}
-	parts, ctx := errgroup.WithContext(ctx)
-	parts.Go(func() error { return d.control(ctx) })
+	parts.Go(func() error { return d.control(ctx, config, log) })
 	parts.Go(func() error {
-		return operate.Announce(ctx, operate.Config{Node: d.c.host.cfg.NodeName, Store: d.c.store, Client: client, Log: d.log})
+		return operate.Announce(ctx, operate.Config{Node: d.c.host.cfg.NodeName, Store: d.c.store, Client: client, Log: log})
 	})
 	parts.Go(func() error {
-		return schedule.Run(ctx, schedule.Config{REST: d.api.Loopback(), Informers: d.informers, Log: d.log})
+		return schedule.Run(ctx, schedule.Config{REST: config, Informers: d.informers, Log: log})
 	})
 	return withoutCanceled(parts.Wait())
 }
 
 // control runs the controllers until ctx ends, anew whenever the swarm's keys change: upstream
 // reads the authorities only at the start.
-func (d deciders) control(ctx context.Context) error {
+func (d deciders) control(ctx context.Context, config *rest.Config, log *slog.Logger) error {
 	for ctx.Err() == nil {
 		changed := d.c.keys.Changed()
 		running, end := context.WithCancel(ctx)
@@ -62,8 +65,8 @@ func (d deciders) control(ctx context.Context) error {
 			}
 		}()
 		err := control.Run(running, control.Config{
-			REST: d.api.Loopback(), Informers: d.informers, CAFile: d.c.keys.CAFile(), IssuerFile: d.c.keys.IssuerFile(),
-			CAKeyFile: d.c.keys.CAKeyFile(), SAKeyFile: d.c.keys.ServiceAccountKeyFile(), Log: d.log, Liveness: liveness{d.c.peers},
+			REST: config, Informers: d.informers, CAFile: d.c.keys.CAFile(), IssuerFile: d.c.keys.IssuerFile(),
+			CAKeyFile: d.c.keys.CAKeyFile(), SAKeyFile: d.c.keys.ServiceAccountKeyFile(), Log: log, Liveness: liveness{d.c.peers},
 			Lost: d.lost,
 		})
 		end()
