@@ -11,7 +11,6 @@ import (
 
 	"github.com/podman-swarm/podman-swarm/internal/apiserver"
 	"github.com/podman-swarm/podman-swarm/internal/control"
-	"github.com/podman-swarm/podman-swarm/internal/gossip"
 	"github.com/podman-swarm/podman-swarm/internal/node/lead"
 	"github.com/podman-swarm/podman-swarm/internal/node/operate"
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
@@ -66,7 +65,7 @@ func (d deciders) control(ctx context.Context, config *rest.Config, log *slog.Lo
 		}()
 		err := control.Run(running, control.Config{
 			REST: config, Informers: d.informers, CAFile: d.c.keys.CAFile(), IssuerFile: d.c.keys.IssuerFile(),
-			CAKeyFile: d.c.keys.CAKeyFile(), SAKeyFile: d.c.keys.ServiceAccountKeyFile(), Log: log, Liveness: liveness{d.c.peers},
+			CAKeyFile: d.c.keys.CAKeyFile(), SAKeyFile: d.c.keys.ServiceAccountKeyFile(), Log: log, Liveness: peers.Liveness{Peers: d.c.peers},
 			Lost: d.lost,
 		})
 		end()
@@ -91,25 +90,6 @@ func replaced(ctx context.Context, changed <-chan struct{}) bool {
 	case <-ctx.Done():
 	}
 	return false
-}
-
-// restartTime is how long an agent that ended on purpose may be away before its pods are replaced.
-const restartTime = 15 * time.Second
-
-// liveness tells the controllers who is alive.
-type liveness struct{ *peers.Peers }
-
-// Members implements control.Liveness.
-func (l liveness) Members() []control.Member {
-	var out []control.Member
-	for _, m := range l.Peers.Members() {
-		member := control.Member{Name: m.Name, Alive: m.Alive(), Since: m.Since}
-		if m.Meta.Stopping && m.State == gossip.Dead {
-			member.Back = m.Since.Add(restartTime)
-		}
-		out = append(out, member)
-	}
-	return out
 }
 
 // lost indexes the pods that merges took from the API while they may still run.
