@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"log/slog"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/kubernetes"
@@ -38,14 +37,18 @@ func (d deciders) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	parts.Go(func() error { return d.control(ctx, config, log) })
-	parts.Go(func() error {
-		return operate.Announce(ctx, operate.Config{Node: d.c.host.cfg.NodeName, Store: d.c.store, Client: client, Log: log})
-	})
-	parts.Go(func() error {
-		return schedule.Run(ctx, schedule.Config{REST: config, Informers: d.informers, Log: log})
-	})
-	return withoutCanceled(parts.Wait())
+	for part, run := range map[string]func(context.Context) error{
+		"controllers": func(ctx context.Context) error { return d.control(ctx, config, log) },
+		"announcements": func(ctx context.Context) error {
+			return operate.Announce(ctx, operate.Config{Node: d.c.host.cfg.NodeName, Store: d.c.store, Client: client, Log: log})
+		},
+		"scheduler": func(ctx context.Context) error {
+			return schedule.Run(ctx, schedule.Config{REST: config, Informers: d.informers, Log: log})
+		},
+	} {
+		parts.Go(func() error { return lead.Again(ctx, log, part, control.ErrStillRunning, run) })
+	}
+	return parts.Wait()
 }
 
 // control runs the controllers until ctx ends, anew whenever the swarm's keys change: upstream
@@ -70,26 +73,11 @@ func (d deciders) control(ctx context.Context, config *rest.Config, log *slog.Lo
 		})
 		end()
 		<-stop
-		if err != nil && !replaced(ctx, changed) {
+		if err != nil { // perhaps an old certificate was read beside a new key
 			return err
 		}
 	}
 	return nil
-}
-
-// replacing is the longest that the files of new keys take to be written.
-const replacing = 5 * time.Second
-
-// replaced tells whether keys were just being replaced: who reads their files one after the other may
-// have met an old certificate beside a new key, and is to read them again.
-func replaced(ctx context.Context, changed <-chan struct{}) bool {
-	select {
-	case <-changed:
-		return true
-	case <-time.After(replacing):
-	case <-ctx.Done():
-	}
-	return false
 }
 
 // lost indexes the pods that merges took from the API while they may still run.
