@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -257,8 +258,8 @@ func TestAdoption(t *testing.T) {
 // A container that was restarted before the agent was is probed on.
 func TestAdoptionAfterRestart(t *testing.T) {
 	inWorld(t, func(w *world) {
-		code := 0
-		w.podman.OnExec = func(context.Context, string, podman.ExecConfig) (int, error) { return code, nil }
+		var code atomic.Int32 // of the probe
+		w.podman.OnExec = func(context.Context, string, podman.ExecConfig) (int, error) { return int(code.Load()), nil }
 		w.create(newPod("a", func(p *corev1.Pod) {
 			p.Spec.Containers[0].ReadinessProbe = &corev1.Probe{
 				ProbeHandler:  corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"x"}}},
@@ -272,7 +273,7 @@ func TestAdoptionAfterRestart(t *testing.T) {
 		w.stop()
 		w.start()
 		w.want("a", "Running c=running<Error(1)x1+")
-		code = 1
+		code.Store(1)
 		w.wait(3 * time.Second)
 		w.want("a", "Running c=running<Error(1)x1")
 	})
