@@ -75,11 +75,7 @@ func (s *Store) Status() Status {
 // HandOver gives leadership away, as before a planned stop: that takes milliseconds, an election a
 // second. Who does not lead, or has nobody to give it to, has nothing to do.
 func (s *Store) HandOver(ctx context.Context) error {
-	in := s.instance()
-	if in.Raft.State() != raft.Leader || len(in.Voters()) < 2 {
-		return nil
-	}
-	if err := in.Await(ctx, in.Raft.LeadershipTransfer); err != nil {
+	if err := s.instance().HandOver(ctx); err != nil {
 		return fmt.Errorf("hand over leadership: %w", err)
 	}
 	return nil

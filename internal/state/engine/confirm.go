@@ -60,6 +60,29 @@ func (c *confirmations) majority(members raft.Configuration, self raft.ServerID,
 	return yes > voters/2
 }
 
+// heir is the voter that has followed in a term most recently, at since or later.
+func (c *confirmations) heir(members raft.Configuration, self raft.ServerID, term uint64, since time.Time) (heir raft.Server, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range members.Servers {
+		last := c.last[s.ID]
+		if s.Suffrage == raft.Voter && s.ID != self && last.term == term && !last.sent.Before(since) {
+			heir, ok, since = s, true, last.sent
+		}
+	}
+	return heir, ok
+}
+
+// HandOver gives leadership to the voter that was heard last, if there is one that was heard lately. Raft
+// chooses by the log alone: a dead voter too, for which it waits.
+func (in *Engine) HandOver(ctx context.Context) error {
+	heir, ok := in.confirmed.heir(in.Members(), in.Self, in.ready.Load(), time.Now().Add(-lease))
+	if !in.Leads() || !ok {
+		return nil
+	}
+	return in.Await(ctx, func() raft.Future { return in.Raft.LeadershipTransferToServer(heir.ID, heir.Address) })
+}
+
 // Confirm returns once this replica is known to have led after the call began: most voters have followed
 // it since (Raft, section 8: what must precede a read-only request). Raft's VerifyLeader says less: it
 // counts replicas without a vote, and answers to what was sent before it was asked; only the lease made
