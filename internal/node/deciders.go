@@ -39,15 +39,15 @@ func (d deciders) run(ctx context.Context) error {
 	}
 	for part, run := range map[string]func(context.Context) error{
 		"controllers": func(ctx context.Context) error { return d.control(ctx, config, log) },
-		"announcements": func(ctx context.Context) error {
-			return operate.Announce(ctx, operate.Config{Node: d.c.host.cfg.NodeName, Store: d.c.store, Client: client, Log: log})
-		},
 		"scheduler": func(ctx context.Context) error {
 			return schedule.Run(ctx, schedule.Config{REST: config, Informers: d.informers, Log: log})
 		},
 	} {
 		parts.Go(func() error { return lead.Again(ctx, log, part, control.ErrStillRunning, run) })
 	}
+	parts.Go(func() error { // begins anew by itself
+		return operate.Announce(ctx, operate.Config{Node: d.c.host.cfg.NodeName, Store: d.c.store, Client: client, Log: log})
+	})
 	return parts.Wait()
 }
 

@@ -23,8 +23,7 @@ type everything map[string]string
 // something is written all the time can be the same everywhere too.
 type Sameness struct {
 	hosts []*Host
-	open  []schema.GroupVersionResource // not yet answered the same by all
-	asked bool
+	open  []schema.GroupVersionResource // not yet answered the same by all; nil: not known yet
 }
 
 // CompareNodes begins to ask hosts.
@@ -33,12 +32,12 @@ func CompareNodes(hosts []*Host) *Sameness { return &Sameness{hosts: hosts} }
 // Differences lists what the nodes answer differently to the first resource that they did not agree
 // on yet; none when they have agreed on each.
 func (s *Sameness) Differences(ctx context.Context) ([]string, error) {
-	if !s.asked {
+	if s.open == nil {
 		resources, err := listable(s.hosts[0])
 		if err != nil {
 			return nil, err
 		}
-		s.open, s.asked = resources, true
+		s.open = resources
 	}
 	for len(s.open) > 0 {
 		differ, err := s.ask(ctx, s.open[0])
@@ -119,20 +118,16 @@ func listable(h *Host) ([]schema.GroupVersionResource, error) {
 		}
 		for _, r := range l.APIResources {
 			// What cannot be watched is computed, not stored.
-			if slices.Contains(r.Verbs, "list") && slices.Contains(r.Verbs, "watch") && !strings.Contains(r.Name, "/") {
-				out = append(out, gv.WithResource(r.Name))
+			if !slices.Contains(r.Verbs, "list") || !slices.Contains(r.Verbs, "watch") || strings.Contains(r.Name, "/") {
+				continue
+			}
+			if resource := gv.WithResource(r.Name); r.Name == "namespaces" {
+				out = slices.Insert(out, 0, resource)
+			} else {
+				out = append(out, resource)
 			}
 		}
 	}
-	slices.SortStableFunc(out, func(a, b schema.GroupVersionResource) int {
-		rank := func(r schema.GroupVersionResource) int {
-			if r.Resource == "namespaces" {
-				return 0
-			}
-			return 1
-		}
-		return rank(a) - rank(b)
-	})
 	return out, nil
 }
 

@@ -12,7 +12,7 @@ import (
 type confirmations struct {
 	mu   sync.Mutex
 	last map[raft.ServerID]confirmation
-	news chan struct{} // closed at the next one
+	news chan struct{} // closed at the next one; nil: nobody waits for it
 }
 
 // confirmation says that a replica followed this one in a term, at a moment after the question was sent.
@@ -21,8 +21,13 @@ type confirmation struct {
 	sent time.Time
 }
 
+// since tells whether it is of a term, and the question was sent at begun or later.
+func (c confirmation) since(term uint64, begun time.Time) bool {
+	return c.term == term && !c.sent.Before(begun)
+}
+
 func newConfirmations() *confirmations {
-	return &confirmations{last: map[raft.ServerID]confirmation{}, news: make(chan struct{})}
+	return &confirmations{last: map[raft.ServerID]confirmation{}}
 }
 
 func (c *confirmations) add(id raft.ServerID, term uint64, sent time.Time) {
@@ -32,13 +37,18 @@ func (c *confirmations) add(id raft.ServerID, term uint64, sent time.Time) {
 		return // two questions to one replica may overtake each other
 	}
 	c.last[id] = confirmation{term, sent}
-	close(c.news)
-	c.news = make(chan struct{})
+	if c.news != nil {
+		close(c.news)
+		c.news = nil
+	}
 }
 
 func (c *confirmations) next() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.news == nil {
+		c.news = make(chan struct{})
+	}
 	return c.news
 }
 
@@ -53,7 +63,7 @@ func (c *confirmations) majority(members raft.Configuration, self raft.ServerID,
 			continue
 		}
 		voters++
-		if last := c.last[s.ID]; s.ID == self || last.term == term && !last.sent.Before(since) {
+		if s.ID == self || c.last[s.ID].since(term, since) {
 			yes++
 		}
 	}
@@ -66,7 +76,7 @@ func (c *confirmations) heir(members raft.Configuration, self raft.ServerID, ter
 	defer c.mu.Unlock()
 	for _, s := range members.Servers {
 		last := c.last[s.ID]
-		if s.Suffrage == raft.Voter && s.ID != self && last.term == term && !last.sent.Before(since) {
+		if s.Suffrage == raft.Voter && s.ID != self && last.since(term, since) {
 			heir, ok, since = s, true, last.sent
 		}
 	}
