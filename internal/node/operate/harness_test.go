@@ -113,7 +113,9 @@ func TestRemove(t *testing.T) {
 
 	old := o.nodes[2].Cert.Certificate().Leaf
 	o.nodes[2].Die()
-	nodetest.Eventually(t, "n3 is dead", func() bool { m, _ := o.nodes[0].Peers.Member("n3"); return !m.Alive() })
+	for _, n := range o.nodes[:2] { // each hears of it by itself, and both are asked below
+		nodetest.Eventually(t, n.Name+" knows that n3 is dead", func() bool { m, _ := n.Peers.Member("n3"); return !m.Alive() })
+	}
 	if err := nodes.Fence(t.Context(), "n3"); err != nil {
 		t.Error(err)
 	}
