@@ -44,6 +44,15 @@ func TestAgain(t *testing.T) {
 			<-ctx.Done()
 			return errFatal
 		}, 1, time.Hour, errFatal},
+		"a first error again, after a run that lasted": {func(ctx context.Context, n int) error {
+			switch {
+			case n == 6:
+				time.Sleep(2 * mostPause)
+			case n == 8:
+				return errFatal
+			}
+			return errTransient
+		}, 8, (1+2+4+8+16)*time.Second + 2*mostPause + (1+2)*time.Second, errFatal},
 		"errors for ever": {func(context.Context, int) error { return errTransient }, 124, time.Hour, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -51,7 +51,9 @@ func TestRotationsUnderLoad(t *testing.T) {
 	// They still understand each other, over new connections too.
 	o.nodes[2].Die()
 	o.nodes[2].Start(t)
-	nodetest.Eventually(t, "a node that starts again is met", func() bool { m, _ := o.nodes[0].Peers.Member("n3"); return m.Alive() })
+	for _, n := range o.nodes[:2] { // it knows nobody when it starts
+		nodetest.Eventually(t, "a node that starts again meets "+n.Name, func() bool { m, _ := o.nodes[2].Peers.Member(n.Name); return m.Alive() })
+	}
 }
 
 func TestRotationNeedsEveryNode(t *testing.T) {
