@@ -47,7 +47,7 @@ type Conflicts interface {
 
 // Backups are made, listed and brought back.
 type Backups interface {
-	List(ctx context.Context) ([]Backup, error)
+	List(ctx context.Context) (BackupList, error)
 	Create(ctx context.Context, req BackupRequest, say Progress) (Backup, error)
 	Restore(ctx context.Context, id string, say Progress) error
 	Delete(ctx context.Context, id string) error

@@ -67,8 +67,8 @@ func (c *Client) UndoConflict(ctx context.Context, id string, req UndoRequest) e
 }
 
 // Backups lists the backups of all nodes that answer.
-func (c *Client) Backups(ctx context.Context) ([]Backup, error) {
-	return items[Backup](ctx, c, pathBackups)
+func (c *Client) Backups(ctx context.Context) (BackupList, error) {
+	return call[BackupList](ctx, c, http.MethodGet, pathBackups, nil)
 }
 
 // CreateBackup makes a backup now.

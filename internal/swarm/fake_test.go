@@ -63,6 +63,10 @@ func conflict() swarm.Conflict {
 	}
 }
 
+func backupList() swarm.BackupList {
+	return swarm.BackupList{List: swarm.List[swarm.Backup]{Items: []swarm.Backup{backup()}}, Silent: []string{"b"}}
+}
+
 func backup() swarm.Backup {
 	return swarm.Backup{ID: "2026-11-01T12", Node: "a", Path: "/data/backups/x", Created: at(5), Revision: 9, Objects: 3, Size: 4096, Verified: at(5)}
 }
@@ -92,8 +96,8 @@ func (c conflicts) Undo(_ context.Context, id string, r swarm.UndoRequest) error
 	return c.called("undo %s %v", id, r.Force)
 }
 
-func (b backups) List(context.Context) ([]swarm.Backup, error) {
-	return []swarm.Backup{backup()}, b.called("backups")
+func (b backups) List(context.Context) (swarm.BackupList, error) {
+	return backupList(), b.called("backups")
 }
 
 func (b backups) Create(_ context.Context, r swarm.BackupRequest, say swarm.Progress) (swarm.Backup, error) {

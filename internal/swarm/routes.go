@@ -99,7 +99,7 @@ func conflictRoutes(p Conflicts) []route {
 func backupRoutes(p Backups) []route {
 	const part = "backups"
 	return []route{
-		{http.MethodGet, pathBackups, p != nil, part, false, list(func(r *http.Request) ([]Backup, error) { return p.List(r.Context()) })},
+		{http.MethodGet, pathBackups, p != nil, part, false, answer(func(r *http.Request) (any, error) { return p.List(r.Context()) })},
 		{http.MethodPost, pathBackups, p != nil, part, true, told(func(r *http.Request, req BackupRequest, say Progress) (any, error) {
 			return p.Create(r.Context(), req, say)
 		})},

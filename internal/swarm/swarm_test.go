@@ -52,7 +52,7 @@ func TestEveryCall(t *testing.T) {
 			equal(c.Conflicts(ctx))([]swarm.Conflict{{ID: "k/1", Time: at(4)}})
 			equal(c.Conflict(ctx, "k/1"))(conflict())
 			ok(c.UndoConflict(ctx, "k/1", swarm.UndoRequest{Force: true}))
-			equal(c.Backups(ctx))([]swarm.Backup{backup()})
+			equal(c.Backups(ctx))(backupList())
 			equal(c.CreateBackup(ctx, swarm.BackupRequest{Reason: "before the upgrade"}, say))(backup())
 			ok(c.RestoreBackup(ctx, "b 1", say))
 			ok(c.RestoreFile(ctx, bytes.NewReader(make([]byte, 3<<20)), say))

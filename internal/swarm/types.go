@@ -140,6 +140,12 @@ type Backup struct {
 	Verified time.Time `json:"verified,omitzero"` // read back and found whole
 }
 
+// BackupList is the backups of the nodes that answered.
+type BackupList struct {
+	List[Backup]
+	Silent []string `json:"silent,omitempty"` // nodes that did not answer; what they have is not listed
+}
+
 // BackupRequest asks for a backup now.
 type BackupRequest struct {
 	Reason string `json:"reason,omitempty"`

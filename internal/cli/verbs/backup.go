@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,17 +18,21 @@ import (
 )
 
 func backup(h Host) *cobra.Command {
-	ids := named((*swarm.Client).Backups, func(b swarm.Backup) string { return b.ID })
+	listed := func(c *swarm.Client, ctx context.Context) ([]swarm.Backup, error) {
+		l, err := c.Backups(ctx)
+		return l.Items, err
+	}
+	ids := named(listed, func(b swarm.Backup) string { return b.ID })
 	return parent("backup", "Make, list, fetch and restore backups",
 		"Backups hold the whole state and the swarm's keys: whoever has the file can read every Secret. Each is read back when it is\n"+
 			"written. Every node makes its own by the policy, in DATA-DIR/backups.",
 		h.createBackup(),
 		h.listing("list", "List the backups of all nodes", func(ctx context.Context, c *swarm.Client, p *show.Printer, _ []string) error {
-			b, err := c.Backups(ctx)
+			l, err := c.Backups(ctx)
 			if err != nil {
 				return err
 			}
-			return p.Backups(b)
+			return errors.Join(p.Backups(l.Items), h.warn(absent(l.Silent)))
 		}),
 		h.completing(h.download(), ids), h.completing(h.restore(), ids), h.completing(h.deleteBackup(), ids), h.backupPolicy(),
 	)
@@ -142,12 +147,20 @@ func find(ctx context.Context, c *swarm.Client, id string) (swarm.Backup, error)
 	if err != nil {
 		return swarm.Backup{}, err
 	}
-	for _, b := range all {
+	for _, b := range all.Items {
 		if b.ID == id {
 			return b, nil
 		}
 	}
 	return swarm.Backup{}, fmt.Errorf("no node that answers has a backup %q: see psctl swarm backup list", id)
+}
+
+// absent says whose backups are not in a list, or nothing.
+func absent(nodes []string) string {
+	if len(nodes) == 0 {
+		return ""
+	}
+	return "not listed are the backups of " + strings.Join(nodes, ", ") + ": no answer from there"
 }
 
 func (h Host) deleteBackup() *cobra.Command {

@@ -40,6 +40,15 @@ func (h Host) say(format string, args ...any) error {
 	return err
 }
 
+// warn says beside the result what is wrong with it; nothing if that is empty.
+func (h Host) warn(what string) error {
+	if what == "" {
+		return nil
+	}
+	_, err := fmt.Fprintf(h.Streams.ErrOut, "Warning: %s\n", what)
+	return err
+}
+
 // call is what a command does once it has a client.
 type call func(ctx context.Context, c *swarm.Client, args []string) error
 

@@ -68,8 +68,9 @@ func (b conflicts) Undo(_ context.Context, id string, r swarm.UndoRequest) error
 	return b.do("undo %s %v", id, r.Force)
 }
 
-func (backups) List(context.Context) ([]swarm.Backup, error) {
-	return []swarm.Backup{{ID: "b1", Node: "ant", Created: now().Add(-time.Hour), Revision: 7, Objects: 3}}, nil
+func (backups) List(context.Context) (swarm.BackupList, error) {
+	items := []swarm.Backup{{ID: "b1", Node: "ant", Created: now().Add(-time.Hour), Revision: 7, Objects: 3}}
+	return swarm.BackupList{List: swarm.List[swarm.Backup]{Items: items}, Silent: []string{"bee", "cow"}}, nil
 }
 
 func (b backups) Create(_ context.Context, r swarm.BackupRequest, say swarm.Progress) (swarm.Backup, error) {
@@ -256,6 +257,9 @@ func TestFilesOfBackups(t *testing.T) {
 	}
 	if _, _, _, err := run(t, "", "swarm backup download b1 -f "+file); err == nil || !strings.Contains(err.Error(), "exists already") {
 		t.Errorf("have %v", err)
+	}
+	if out, said, _, err := run(t, "", "swarm backup list --no-headers"); err != nil || !strings.HasPrefix(out, "b1 ") || said != "Warning: not listed are the backups of bee, cow: no answer from there\n" {
+		t.Errorf("listed %q, said %q (%v)", out, said, err)
 	}
 	if out, _, _, err := run(t, "", "swarm backup download b1 -f -"); err != nil || out != "content" {
 		t.Errorf("printed %q (%v)", out, err)

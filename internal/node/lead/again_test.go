@@ -45,10 +45,10 @@ func TestAgain(t *testing.T) {
 			return errFatal
 		}, 1, time.Hour, errFatal},
 		"a first error again, after a run that lasted": {func(ctx context.Context, n int) error {
-			switch {
-			case n == 6:
-				time.Sleep(2 * mostPause)
-			case n == 8:
+			switch n {
+			case 6:
+				<-time.After(2 * mostPause)
+			case 8:
 				return errFatal
 			}
 			return errTransient

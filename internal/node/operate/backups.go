@@ -55,10 +55,16 @@ func (b *backups) own() ([]swarm.Backup, error) {
 }
 
 // List implements swarm.Backups.
-func (b *backups) List(ctx context.Context) ([]swarm.Backup, error) {
-	out := []swarm.Backup{}
-	peers.AskAll(ctx, b.Peers, "backups", "", func(_ peers.Member, theirs []swarm.Backup) { out = append(out, theirs...) })
-	slices.SortFunc(out, func(x, y swarm.Backup) int {
+func (b *backups) List(ctx context.Context) (swarm.BackupList, error) {
+	out := swarm.BackupList{List: swarm.List[swarm.Backup]{Items: []swarm.Backup{}}}
+	out.Silent = peers.AskAll(ctx, b.Peers, "backups", "", func(_ peers.Member, theirs []swarm.Backup) { out.Items = append(out.Items, theirs...) })
+	for _, m := range b.Peers.Members() {
+		if !m.Alive() && !slices.Contains(out.Silent, m.Name) {
+			out.Silent = append(out.Silent, m.Name)
+		}
+	}
+	slices.Sort(out.Silent)
+	slices.SortFunc(out.Items, func(x, y swarm.Backup) int {
 		return cmp.Or(y.Created.Compare(x.Created), cmp.Compare(x.ID, y.ID))
 	})
 	return out, nil
@@ -115,29 +121,43 @@ type verified struct {
 	at   time.Time
 }
 
-// find returns a backup of this node.
-func (b *backups) find(id string) (backup.Kept, error) {
+// place takes an ID apart: a name alone is of this node.
+func (b *backups) place(id string) (node, name string) {
 	node, name, ok := strings.Cut(id, "/")
 	if !ok {
-		node, name = b.Node, id
+		return b.Node, id
 	}
-	if node != b.Node {
-		return backup.Kept{}, swarm.Refused("backup %s is on node %s: ask that node (psctl --server), or copy the file here", id, node)
-	}
+	return node, name
+}
+
+// find returns a backup of this node.
+func (b *backups) find(name string) (backup.Kept, error) {
 	kept, err := backup.List(b.Backups)
 	if err != nil {
 		return backup.Kept{}, err
 	}
 	i := slices.IndexFunc(kept, func(k backup.Kept) bool { return k.Name == name })
 	if i < 0 {
-		return backup.Kept{}, swarm.NotFound("there is no backup %q on node %s: see psctl swarm backup list", id, b.Node)
+		return backup.Kept{}, swarm.NotFound("there is no backup %q on node %s: see psctl swarm backup list", name, b.Node)
 	}
 	return kept[i], nil
 }
 
-// Open implements swarm.BackupFiles.
-func (b *backups) Open(_ context.Context, id string) (io.ReadCloser, int64, error) {
-	k, err := b.find(id)
+// Open implements swarm.BackupFiles: the file may be another node's.
+func (b *backups) Open(ctx context.Context, id string) (io.ReadCloser, int64, error) {
+	node, name := b.place(id)
+	if node == b.Node {
+		return b.openOwn(ctx, name)
+	}
+	f, size, err := b.Peers.Fetch(ctx, node, name)
+	if err != nil {
+		return nil, 0, elsewhere(node, err)
+	}
+	return f, size, nil
+}
+
+func (b *backups) openOwn(_ context.Context, name string) (io.ReadCloser, int64, error) {
+	k, err := b.find(name)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -149,8 +169,32 @@ func (b *backups) Open(_ context.Context, id string) (io.ReadCloser, int64, erro
 }
 
 // Delete implements swarm.Backups.
-func (b *backups) Delete(_ context.Context, id string) error {
-	k, err := b.find(id)
+func (b *backups) Delete(ctx context.Context, id string) error {
+	node, name := b.place(id)
+	if node == b.Node {
+		return b.deleteOwn(name)
+	}
+	m, ok := b.Peers.Member(node)
+	if !ok {
+		return swarm.NotFound("there is no node %q with a backup %q", node, id)
+	}
+	if err := b.Peers.Ask(ctx, m.Addr, "delete-backup", name, &struct{}{}); err != nil {
+		return elsewhere(node, err)
+	}
+	return nil
+}
+
+// elsewhere says why another node's backup cannot be had.
+func elsewhere(node string, err error) error {
+	var answer peers.AnswerError
+	if errors.As(err, &answer) { // it says itself where it is missing
+		return swarm.NotFound("%s", string(answer))
+	}
+	return swarm.Unavailable("node %s: %v", node, strings.TrimPrefix(err.Error(), "node "+node+": "))
+}
+
+func (b *backups) deleteOwn(name string) error {
+	k, err := b.find(name)
 	if err != nil {
 		return err
 	}
@@ -190,6 +234,10 @@ const policyPoll = time.Minute
 // Run makes this node's backups by the policy until ctx ends. Nothing is written when nothing has
 // changed since the last one.
 func (b *backups) Run(ctx context.Context) error {
+	// Each is read back once now, so that whoever asks for the list later need not wait for that.
+	if _, err := b.own(); err != nil {
+		b.Log.Warn("backups", "err", err)
+	}
 	tick := time.NewTicker(policyPoll)
 	defer tick.Stop()
 	var last uint64
@@ -230,11 +278,7 @@ func (b *backups) prune() {
 
 // Restore implements swarm.Backups.
 func (b *backups) Restore(ctx context.Context, id string, say swarm.Progress) error {
-	k, err := b.find(id)
-	if err != nil {
-		return err
-	}
-	f, err := os.Open(k.Path)
+	f, _, err := b.Open(ctx, id)
 	if err != nil {
 		return err
 	}

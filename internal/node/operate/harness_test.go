@@ -37,14 +37,14 @@ func operateOn(t *testing.T, names ...string) *operated {
 	t.Helper()
 	o := &operated{client: fake.NewClientset(), left: make(chan string, len(names))}
 	o.nodes = nodetest.Swarm(t, names...)
-	log := slog.New(slog.DiscardHandler)
+	log, api := slog.New(slog.DiscardHandler), noAPI(t)
 	for _, n := range o.nodes {
 		if _, err := o.client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name}}, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		cfg := Config{
 			Node: n.Name, Addr: n.Addr, Store: n.Store, Peers: n.Peers, Keys: n.Keys, Cert: n.Cert, Tokens: n.Admitter.Tokens(),
-			Client: o.client, Backups: t.TempDir(), Release: "v-test", Log: log,
+			Client: o.client, REST: api, Backups: t.TempDir(), Release: "v-test", Log: log,
 			Left: func() error { o.left <- n.Name; return nil },
 		}
 		b, _ := New(cfg)

@@ -53,10 +53,12 @@ func New(cfg Config) (b swarm.Backend, run func(context.Context) error) {
 		Members: reader{cfg, told}.Members, PlayDead: cfg.PlayDead, Log: cfg.Log,
 	})
 	cfg.Peers.AnswerQuestions(peers.Answers{
-		"words":        func(context.Context, string) (any, error) { return words(cfg), nil },
-		"backups":      func(context.Context, string) (any, error) { return kept.own() },
-		drill.Question: rehearsed.Obey,
+		"words":         func(context.Context, string) (any, error) { return words(cfg), nil },
+		"backups":       func(context.Context, string) (any, error) { return kept.own() },
+		"delete-backup": func(_ context.Context, name string) (any, error) { return struct{}{}, kept.deleteOwn(name) },
+		drill.Question:  rehearsed.Obey,
 	})
+	cfg.Peers.AnswerFetches(kept.openOwn)
 	b = swarm.Backend{
 		Reader: reader{cfg, told}, Tokens: tokens{cfg}, Conflicts: conflicts{cfg.Store, told}, Nodes: nodes{cfg}, Keys: keys{cfg},
 		Backups: kept, Files: kept, Drills: rehearsed,

@@ -202,7 +202,7 @@ func TestDialPod(t *testing.T) {
 	if _, err := all[0].DialPod(t.Context(), "b", "udp", pod.String()); err == nil {
 		t.Error("UDP was dialed")
 	}
-	if _, err := all[0].DialPod(t.Context(), "x", "tcp", pod.String()); err == nil || !strings.Contains(err.Error(), "node x is not known") {
+	if _, err := all[0].DialPod(t.Context(), "x", "tcp", pod.String()); err == nil || !strings.Contains(err.Error(), "pod on node x: it is not known here") {
 		t.Errorf("dial a pod of a node that is not there: %v", err)
 	}
 }

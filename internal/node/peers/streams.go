@@ -2,6 +2,7 @@ package peers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -38,29 +39,38 @@ const (
 
 // DialPod connects to an address in the pod network of another node.
 func (p *Peers) DialPod(ctx context.Context, node, network, addr string) (net.Conn, error) {
-	m, ok := p.Member(node)
-	if !ok {
-		return nil, fmt.Errorf("node %s is not known here", node)
-	}
-	c, err := p.Wire.DialNode(ctx, node, m.Addr, dialProto)
-	if err != nil {
-		return nil, fmt.Errorf("pod on node %s: %w", node, err)
-	}
-	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	if _, err := fmt.Fprintf(c, "%s %s\n", network, addr); err != nil {
-		_ = c.Close()
-		return nil, fmt.Errorf("pod on node %s: %w", node, err)
-	}
-	answer, err := readLine(c)
+	c, answer, err := p.begin(ctx, node, dialProto, network+" "+addr)
 	if err == nil && answer != "" {
-		err = fmt.Errorf("%s", answer)
+		_ = c.Close()
+		err = errors.New(answer)
 	}
 	if err != nil {
-		_ = c.Close()
 		return nil, fmt.Errorf("pod on node %s: %w", node, err)
 	}
 	return c, nil
+}
+
+// begin opens a connection to a node that begins with a line each way. ctx is for no more than that.
+func (p *Peers) begin(ctx context.Context, node, proto, line string) (*wire.Conn, string, error) {
+	m, ok := p.Member(node)
+	if !ok {
+		return nil, "", errors.New("it is not known here")
+	}
+	c, err := p.Wire.DialNode(ctx, node, m.Addr, proto)
+	if err != nil {
+		return nil, "", err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	var answer string
+	if _, err = fmt.Fprintln(c, line); err == nil {
+		answer, err = readLine(c)
+	}
+	if err != nil {
+		_ = c.Close()
+		return nil, "", err
+	}
+	return c, answer, nil
 }
 
 // readLine reads byte by byte: what follows the line belongs to the connection's user.
@@ -89,7 +99,7 @@ func (p *Peers) AnswerDials(pods netip.Prefix, dial func(ctx context.Context, ne
 		_ = c.SetReadDeadline(time.Time{})
 		pod, err := dialLine(ctx, line, pods, dial)
 		if err != nil {
-			_, _ = fmt.Fprintln(c, strings.Join(strings.Fields(err.Error()), " "))
+			_, _ = fmt.Fprintln(c, oneLine(err))
 			return
 		}
 		if _, err := io.WriteString(c, "\n"); err == nil {

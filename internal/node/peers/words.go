@@ -29,6 +29,11 @@ const askTimeout = 2 * time.Second
 // Answers serves questions: by kind, what the argument is answered.
 type Answers map[string]func(ctx context.Context, argument string) (any, error)
 
+// AnswerError is why another node, which was reached, does not do or give what it was asked for.
+type AnswerError string
+
+func (e AnswerError) Error() string { return string(e) }
+
 type question struct {
 	Kind     string `json:"kind"`
 	Argument string `json:"argument,omitempty"`
@@ -87,7 +92,7 @@ func (p *Peers) Ask(ctx context.Context, addr, kind, argument string, result any
 		return fmt.Errorf("read answer: %w", err)
 	}
 	if r.Error != "" {
-		return fmt.Errorf("%s", r.Error)
+		return AnswerError(r.Error)
 	}
 	return json.Unmarshal(r.Result, result)
 }

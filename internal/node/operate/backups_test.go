@@ -1,0 +1,92 @@
+package operate
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/podman-swarm/podman-swarm/internal/node/nodetest"
+	"github.com/podman-swarm/podman-swarm/internal/swarm"
+)
+
+// noAPI is an API server that serves nothing: a backup then holds the state and the keys.
+func noAPI(t *testing.T) *rest.Config {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		kind := `{"kind":"APIVersions","versions":[]}`
+		if r.URL.Path == "/apis" {
+			kind = `{"kind":"APIGroupList","apiVersion":"v1","groups":[]}`
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, kind)
+	}))
+	t.Cleanup(s.Close)
+	return &rest.Config{Host: s.URL}
+}
+
+// A backup is used from any node, wherever it lies.
+func TestBackupsOfOtherNodes(t *testing.T) {
+	o := operateOn(t, "n1", "n2", "n3")
+	here, there := o.backends[0], o.backends[1]
+	o.nodes[0].Put(t, "/configmaps/default/a", "then")
+	nodetest.Eventually(t, "n2 has it", func() bool { _, ok := o.nodes[1].Store.View().Get("/configmaps/default/a"); return ok })
+	made, err := there.Backups.Create(t.Context(), swarm.BackupRequest{Reason: "test"}, o.say)
+	if err != nil || !strings.HasPrefix(made.ID, "n2/") {
+		t.Fatalf("%+v, %v", made, err)
+	}
+	list, err := here.Backups.List(t.Context())
+	if err != nil || len(list.Items) != 1 || list.Items[0].ID != made.ID || list.Items[0].Verified.IsZero() || len(list.Silent) > 0 {
+		t.Errorf("%+v, %v", list, err)
+	}
+
+	want, err := os.ReadFile(made.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, size, err := here.Files.Open(t.Context(), made.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if got, err := io.ReadAll(file); err != nil || size != int64(len(want)) || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes of %d, the same: %v, %v", len(got), size, bytes.Equal(got, want), err)
+	}
+
+	o.nodes[0].Put(t, "/configmaps/default/a", "now")
+	if err := here.Backups.Restore(t.Context(), made.ID, o.say); err != nil {
+		t.Fatalf("%v, said %q", err, o.said)
+	}
+	if e, _ := o.nodes[0].Store.View().Get("/configmaps/default/a"); string(e.Value) != "then" {
+		t.Errorf("restored to %q", e.Value)
+	}
+
+	for id, want := range map[string]string{"n2/none": `there is no backup "none" on node n2`, "n2/../../pki/ca.key": "there is no backup", "n9/x": "n9"} {
+		_, _, err := here.Files.Open(t.Context(), id)
+		wantError(t, err, want)
+		wantError(t, here.Backups.Restore(t.Context(), id, o.say), want)
+		wantError(t, here.Backups.Delete(t.Context(), id), want)
+	}
+	if err := here.Backups.Delete(t.Context(), made.ID); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(made.Path); !os.IsNotExist(err) {
+		t.Errorf("its file is still there: %v", err)
+	}
+
+	o.nodes[1].Die()
+	if list, err = here.Backups.List(t.Context()); err != nil || len(list.Items) != 0 || !slices.Equal(list.Silent, []string{"n2"}) {
+		t.Errorf("with n2 gone: %+v, %v", list, err)
+	}
+	_, _, err = here.Files.Open(t.Context(), made.ID)
+	wantError(t, err, "node n2: ")
+	if code := swarm.Code(err); code != http.StatusServiceUnavailable {
+		t.Errorf("code %d", code)
+	}
+}
