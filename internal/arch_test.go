@@ -21,7 +21,7 @@ const module = "github.com/podman-swarm/podman-swarm/"
 // floors orders the house. A package imports only from lower floors.
 var floors = map[string]int{
 	// words: pure, no peers, no host
-	"expand": 0, "hlc": 0, "loop": 0, "single": 0, "swarm": 0, "tap": 0, "version": 0,
+	"expand": 0, "hlc": 0, "loop": 0, "simnet": 0, "single": 0, "swarm": 0, "tap": 0, "version": 0,
 	// truth and the host's own devices
 	"state": 1, "wire": 1, "gossip": 1, "pki": 1, "podman": 1, "netd": 1,
 	// the API; what peers tell each other; and what a pod needs from its host, as pure or narrow pieces

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/gossip"
+	"github.com/podman-swarm/podman-swarm/internal/simnet"
 	"github.com/podman-swarm/podman-swarm/internal/state"
 )
 
@@ -24,7 +25,7 @@ type cluster struct {
 	t       *testing.T
 	log     *slog.Logger
 	rnd     *rand.Rand
-	net     *network
+	net     *simnet.Net
 	base    string
 	compact uint64 // entries of the log before a snapshot takes their place; 0: the usual
 	freeze  bool
@@ -61,7 +62,7 @@ func simulate(t *testing.T, seed uint64, story func(c *cluster)) {
 	synctest.Test(t, func(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		c := &cluster{
-			t: t, rnd: rnd, net: newNetwork(rand.New(rand.NewPCG(seed, 2))), base: base, hist: hist, began: time.Now(),
+			t: t, rnd: rnd, net: simnet.New(rand.New(rand.NewPCG(seed, 2)), simnet.Quality{Delay: 500 * time.Microsecond}), base: base, hist: hist, began: time.Now(),
 			log: logger(), places: map[string]map[string]bool{}, wrong: map[string]bool{}, traps: map[string]string{},
 		}
 		defer c.close()

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -132,7 +133,7 @@ func lineageOf(s *state.Store) string {
 func (h *history) do(ctx context.Context, n *node, o *op) error {
 	l := n.life()
 	if l == nil || l.store.Load() == nil {
-		return errRefused
+		return syscall.ECONNREFUSED
 	}
 	s := l.store.Load()
 	o.node, o.at, o.call = n.name, time.Now(), h.tick()
@@ -154,7 +155,7 @@ func (h *history) do(ctx context.Context, n *node, o *op) error {
 	}
 	switch {
 	case l.over.Load(): // nobody heard the answer
-		o.outcome, o.err = unknown, errReset
+		o.outcome, o.err = unknown, syscall.ECONNRESET
 	case o.err == nil:
 		o.outcome = done
 	case errors.Is(o.err, state.ErrConflict):

@@ -20,6 +20,7 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
 	"github.com/podman-swarm/podman-swarm/internal/node/predecessor"
 	"github.com/podman-swarm/podman-swarm/internal/node/sight"
+	"github.com/podman-swarm/podman-swarm/internal/simnet"
 	"github.com/podman-swarm/podman-swarm/internal/state"
 	"github.com/podman-swarm/podman-swarm/internal/state/lab"
 )
@@ -48,7 +49,7 @@ type node struct {
 // life is one run of a node's agent.
 type life struct {
 	n      *node
-	host   *host
+	host   *simnet.Host
 	gossip *gossip.Gossip
 	store  atomic.Pointer[state.Store]
 	fence  *fence.Fence
@@ -85,14 +86,14 @@ func (n *node) clock() time.Time { return time.Now().Add(time.Duration(n.skew.Lo
 func (n *node) boot() error {
 	l := &life{n: n, log: n.c.log.With("node", n.name)}
 	l.ctx, l.end = context.WithCancel(context.Background())
-	l.host = n.c.net.plug(n.name, n.addr, l.answer)
-	listener, err := l.host.listen(gossipProto)
+	l.host = n.c.net.Plug(l.ctx, n.name, n.addr, l.answer)
+	listener, err := l.host.Listen(gossipProto)
 	if err != nil {
 		return err
 	}
 	l.gossip, err = gossip.Open(l.ctx, gossip.Config{
-		Name: n.name, Addr: n.addr, Packets: socket{l.host}, Listener: listener,
-		Dial: func(ctx context.Context, addr string) (net.Conn, error) { return l.host.dial(ctx, addr, gossipProto) },
+		Name: n.name, Addr: n.addr, Packets: l.host.Packets(), Listener: listener,
+		Dial: func(ctx context.Context, addr string) (net.Conn, error) { return l.host.Dial(ctx, addr, gossipProto) },
 		Keys: [][]byte{bytes.Repeat([]byte{7}, 32)}, Label: "sim", Meta: l.mine.Encode(), Log: l.log,
 	})
 	if err != nil {
@@ -114,7 +115,7 @@ func (n *node) boot() error {
 		n.mu.Lock()
 		n.now = nil
 		n.mu.Unlock()
-		l.host.unplug(false)
+		l.host.Unplug(false)
 		l.end()
 		return errors.Join(err, l.gossip.Close())
 	}
@@ -162,7 +163,7 @@ func (n *node) stop(power bool) error {
 	if l == nil {
 		return fmt.Errorf("%s is off already", n.name)
 	}
-	l.host.unplug(power)
+	l.host.Unplug(power)
 	l.over.Store(true)
 	err := n.drive.stop(power)
 	n.pods.die(n)
@@ -190,7 +191,7 @@ func (n *node) shutDown() error {
 	}
 	l.over.Store(true)
 	_ = l.gossip.Close()
-	l.host.unplug(false)
+	l.host.Unplug(false)
 	return n.drive.stop(false)
 }
 
@@ -213,17 +214,17 @@ func (l *life) answer(ctx context.Context, request []byte) []byte {
 
 // Listen implements state.Network.
 func (l *life) Listen(lineage string) (net.Listener, error) {
-	return l.host.listen(raftProto + lineage)
+	return l.host.Listen(raftProto + lineage)
 }
 
 // Dial implements state.Network.
 func (l *life) Dial(ctx context.Context, addr, lineage string) (net.Conn, error) {
-	return l.host.dial(ctx, addr, raftProto+lineage)
+	return l.host.Dial(ctx, addr, raftProto+lineage)
 }
 
 // Call implements state.Network.
 func (l *life) Call(ctx context.Context, addr string, request []byte) ([]byte, error) {
-	return l.host.call(ctx, addr, request)
+	return l.host.Call(ctx, addr, request)
 }
 
 // Peers implements state.Membership, as package node/peers does.

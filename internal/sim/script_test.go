@@ -281,7 +281,7 @@ func (s *script) verbs() map[string]func(command) {
 	return map[string]func(command){
 		"cluster": s.cluster, "join": s.join, "let": s.let, "kill": s.stop(false), "power-failure": s.stop(true),
 		"shut-down": s.shutDown, "boot": s.boot, "restart": s.restart, "trap": s.trap, "partition": s.partition,
-		"one-way": s.oneWay, "heal": func(command) { s.c.net.sever(nil) }, "network": s.network, "skew": s.skew,
+		"one-way": s.oneWay, "heal": func(command) { s.c.net.Sever(nil) }, "network": s.network, "skew": s.skew,
 		"disk-error": s.disk(syscall.EIO), "disk-full": s.disk(syscall.ENOSPC), "disk-ok": s.disk(nil), "damage": s.damage,
 		"wipe": s.wipe, "load": s.load, "write": s.write, "refused": s.refused, "fill": s.fill, "app": s.app, "fence": s.fence,
 		"wait": func(x command) { elapse(s.duration(x.arg(0))) }, "await": s.await, "expect": s.expect, "never": s.never,

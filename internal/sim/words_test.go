@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/podman-swarm/podman-swarm/internal/simnet"
 	"github.com/podman-swarm/podman-swarm/internal/state"
 	"github.com/podman-swarm/podman-swarm/internal/state/disk"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
@@ -115,7 +116,7 @@ func (s *script) partition(x command) {
 			group[n.name] = k
 		}
 	}
-	s.c.net.sever(func(from, to string) bool { return group[from] != group[to] })
+	s.c.net.Sever(func(from, to string) bool { return group[from] != group[to] })
 }
 
 func (s *script) oneWay(x command) {
@@ -130,26 +131,25 @@ func (s *script) oneWay(x command) {
 	for _, n := range s.all(x.args[at+1:]) {
 		to[n.name] = true
 	}
-	s.c.net.sever(func(a, b string) bool { return from[a] && to[b] })
+	s.c.net.Sever(func(a, b string) bool { return from[a] && to[b] })
 }
 
 func (s *script) network(x command) {
-	n := s.c.net
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for k, v := range x.opts {
-		p, err := strconv.ParseFloat(v, 64)
-		switch {
-		case k == "delay":
-			n.delay = s.duration(v)
-		case err != nil:
-			s.fail("%v", err)
-		case k == "loss":
-			n.loss = p
-		case k == "double":
-			n.double = p
+	s.c.net.Change(func(q *simnet.Quality) {
+		for k, v := range x.opts {
+			p, err := strconv.ParseFloat(v, 64)
+			switch {
+			case k == "delay":
+				q.Delay = s.duration(v)
+			case err != nil:
+				s.fail("%v", err)
+			case k == "loss":
+				q.Loss = p
+			case k == "double":
+				q.Double = p
+			}
 		}
-	}
+	})
 }
 
 func (s *script) skew(x command) {

@@ -68,7 +68,7 @@ func (c *sim) chaos(r *rand.Rand, n int) {
 			c.t.Log("heal")
 			c.net.Cut(nil)
 		case r.IntN(4) == 0:
-			c.net.Break()
+			c.net.Reset()
 		default:
 			side := map[string]int{}
 			for k := range n {

@@ -76,7 +76,7 @@ func name(i int) string { return fmt.Sprint("n", i) }
 
 func (c *cluster) start(i int) *Store {
 	c.t.Helper()
-	node := loopback{c.net.Start(name(i), func(ctx context.Context, request []byte) []byte {
+	node := loopback{c.net.Start(context.WithoutCancel(c.t.Context()), name(i), func(ctx context.Context, request []byte) []byte {
 		if s := c.store(i); s != nil {
 			return s.Serve(ctx, request)
 		}

@@ -278,7 +278,7 @@ func TestLeadershipLeaksNothing(t *testing.T) {
 			}
 			c.leader()
 			if i%10 == 0 {
-				c.net.Break()
+				c.net.Reset()
 			}
 			c.load(1, i%3)
 		}

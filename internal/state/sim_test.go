@@ -102,7 +102,7 @@ func (c *sim) restart(i int) *Store {
 
 func (c *sim) tryStart(i int, join string) (*Store, error) {
 	n := c.nodes[name(i)]
-	node := c.net.Start(n.name, func(ctx context.Context, request []byte) []byte {
+	node := c.net.Start(context.WithoutCancel(c.t.Context()), n.name, func(ctx context.Context, request []byte) []byte {
 		if s := n.get(); s != nil {
 			return s.Serve(ctx, request)
 		}

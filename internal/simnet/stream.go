@@ -1,4 +1,4 @@
-package sim
+package simnet
 
 import (
 	"io"
@@ -6,13 +6,14 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
-// stream is a connection of two hosts. Guarded by network.mu.
+// stream is a connection of two hosts. Guarded by Net.mu.
 type stream struct {
-	n       *network
-	a, b    *host
+	n       *Net
+	a, b    *Host
 	ends    [2]*conn // of a, of b
 	doubt   int      // counts cuts, so that only the present one ends the stream
 	severed bool
@@ -21,7 +22,7 @@ type stream struct {
 // conn is one end of a stream.
 type conn struct {
 	s        *stream
-	from, to *host
+	from, to *Host
 	rx, tx   *half
 	closed   atomic.Bool
 }
@@ -43,7 +44,7 @@ type segment struct {
 }
 
 // connect makes a stream. Called with the lock held.
-func (n *network) connect(a, b *host) (near, far *conn) {
+func (n *Net) connect(a, b *Host) (near, far *conn) {
 	x, y := &half{wake: make(chan struct{}, 1)}, &half{wake: make(chan struct{}, 1)}
 	s := &stream{n: n, a: a, b: b}
 	near, far = &conn{s: s, from: a, to: b, rx: x, tx: y}, &conn{s: s, from: b, to: a, rx: y, tx: x}
@@ -52,7 +53,7 @@ func (n *network) connect(a, b *host) (near, far *conn) {
 	return near, far
 }
 
-func (s *stream) side(h *host) int {
+func (s *stream) side(h *Host) int {
 	if h == s.a {
 		return 0
 	}
@@ -85,7 +86,7 @@ func (s *stream) watch() {
 		s.n.mu.Lock()
 		defer s.n.mu.Unlock()
 		if s.doubt == doubt {
-			s.abort(errSilent)
+			s.abort(syscall.ETIMEDOUT)
 		}
 	})
 }
@@ -133,7 +134,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	n := c.s.n
 	n.mu.Lock()
 	wait := n.latency()
-	if n.chance(n.loss) {
+	if n.chance(n.q.Loss) {
 		wait += retransmit
 	}
 	passes := n.passes(c.from, c.to)
@@ -232,8 +233,7 @@ func (c *conn) shut(why error) {
 func (c *conn) Close() error {
 	c.s.n.mu.Lock()
 	defer c.s.n.mu.Unlock()
-	c.closed.Store(true)
-	c.rx.end(net.ErrClosed)
+	c.vanish()
 	if c.s.severed {
 		c.s.watch()
 		return nil
@@ -243,11 +243,17 @@ func (c *conn) Close() error {
 	return nil
 }
 
+// vanish ends this end alone: the other is told nothing.
+func (c *conn) vanish() {
+	c.closed.Store(true)
+	c.rx.end(net.ErrClosed)
+}
+
 // LocalAddr implements net.Conn.
-func (c *conn) LocalAddr() net.Addr { return tcpAddr(c.from.addr) }
+func (c *conn) LocalAddr() net.Addr { return address(c.from.addr) }
 
 // RemoteAddr implements net.Conn.
-func (c *conn) RemoteAddr() net.Addr { return tcpAddr(c.to.addr) }
+func (c *conn) RemoteAddr() net.Addr { return address(c.to.addr) }
 
 // SetDeadline implements net.Conn.
 func (c *conn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
