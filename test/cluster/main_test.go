@@ -90,12 +90,18 @@ func nodes(t *testing.T, usual int) int {
 func swarm(t *testing.T, n int) *lab.Cluster {
 	t.Helper()
 	c := machines(t, n)
+	form(t, c)
+	return c
+}
+
+// form makes a swarm of machines.
+func form(t *testing.T, c *lab.Cluster) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	check(t, c.Form(ctx))
-	eventually(t, time.Minute, func() error { return allReady(t.Context(), c.Hosts, n) })
+	eventually(t, time.Minute, func() error { return allReady(t.Context(), c.Hosts, len(c.Hosts)) })
 	rest(t)
-	return c
 }
 
 // rest waits until the agents have done what they do at leisure after their start. They share the

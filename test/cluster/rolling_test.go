@@ -15,18 +15,26 @@ import (
 )
 
 // TestRollingRestart restarts the agent on each node in turn under load, then again with another
-// executable. Pods do not notice, and no request fails that is tried once more.
+// executable. Pods do not notice, and no request fails that is tried once more. With the executable of
+// another release in $SWARM_E2E_PREVIOUS the swarm is one of that release, and is upgraded to ours.
 func TestRollingRestart(t *testing.T) {
 	n := nodes(t, 3)
-	c := swarm(t, n)
+	c := machines(t, n)
+	first, next := os.Getenv("SWARM_E2E_PREVIOUS"), ""
+	if first == "" {
+		next = anotherProgram(t, c.Hosts[0])
+	}
+	for _, h := range c.Hosts {
+		h.Program = first
+	}
+	form(t, c)
 	apply(t, c.Hosts[0], fmt.Sprintf(stateless, 2*n)+"---"+fmt.Sprintf(stateful, 3))
 	for app, replicas := range map[string]int{"web": 2 * n, "db": 3} {
 		eventually(t, time.Minute, func() error { return running(t.Context(), c.Hosts[0], app, replicas, c.Hosts) })
 	}
 	before := monitors(t)
 	load := startLoad(t, lab.LoadConfig{Hosts: c.Hosts, Name: "rolling", Writers: 6, Rate: 100})
-	upgrade := anotherProgram(t, c.Hosts[0])
-	for _, program := range []string{"", upgrade} {
+	for _, program := range []string{first, next} {
 		for _, h := range c.Hosts {
 			acknowledged(t, load, 100)
 			h.Program = program

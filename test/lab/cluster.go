@@ -89,7 +89,7 @@ func JoinCommand(out string) ([]string, error) {
 // Swarm runs podman-swarm on the host with its data directory.
 func (h *Host) Swarm(ctx context.Context, args ...string) (string, error) {
 	inside, _ := h.DataDir()
-	out, errOut, err := h.Run(ctx, "", append(append([]string{h.Bin("podman-swarm")}, args...), "--data-dir", inside)...)
+	out, errOut, err := h.Run(ctx, "", append(append([]string{h.program()}, args...), "--data-dir", inside)...)
 	if err != nil {
 		return out, fmt.Errorf("podman-swarm %s on %s: %w: %s%s", strings.Join(args, " "), h.Name, err, out, errOut)
 	}

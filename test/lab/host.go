@@ -36,7 +36,7 @@ type Host struct {
 	Rootless bool
 	Repo     string // absolute path of the checkout
 	Work     string // where the lab keeps the hosts' disks
-	Program  string // the agent's executable; "": Bin("podman-swarm")
+	Program  string // podman-swarm; "": Bin("podman-swarm")
 	Data     string // the agent's data directory as the host sees it; "": where tests do not meet the default
 
 	mu  sync.Mutex
@@ -147,6 +147,13 @@ func (h *Host) Bin(name string) string {
 	return filepath.Join(h.Repo, "bin", name)
 }
 
+func (h *Host) program() string {
+	if h.Program != "" {
+		return h.Program
+	}
+	return h.Bin("podman-swarm")
+}
+
 func fileExists(path string) bool { _, err := os.Stat(path); return err == nil }
 
 // StartAgent starts the agent on the host and waits until the API is ready.
@@ -190,11 +197,7 @@ func (h *Host) launch(extra []string) (<-chan error, error) {
 	}
 	defer log.Close()
 	inside, _ := h.DataDir()
-	program := h.Program
-	if program == "" {
-		program = h.Bin("podman-swarm")
-	}
-	args := []string{"exec", h.Name, program, "agent", "--data-dir", inside, "--advertise-addr", h.Addr()}
+	args := []string{"exec", h.Name, h.program(), "agent", "--data-dir", inside, "--advertise-addr", h.Addr()}
 	c := exec.Command(filepath.Join(h.Repo, "test/lab/lab"), append(args, extra...)...)
 	c.Stdout, c.Stderr = log, log
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

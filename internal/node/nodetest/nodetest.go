@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -144,10 +145,12 @@ func (n *Node) Put(t *testing.T, key, value string) {
 	}
 }
 
-// Address is a loopback address that nobody uses at the moment.
+// Address is a loopback address that nobody uses. Connections begin at 127.0.0.1, so none takes the
+// port while a node is off, and other test processes have other addresses.
 func Address(t *testing.T) string {
 	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	pid := os.Getpid()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+pid>>16%254, pid>>8&0xff, pid&0xff))
 	if err != nil {
 		t.Fatal(err)
 	}
