@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -34,6 +35,9 @@ type Config struct {
 	PKI          *pki.Authority
 	// ServiceCIDR is where cluster IPs come from; its first address is the `kubernetes` Service.
 	ServiceCIDR netip.Prefix
+	// Refuse tells why the owner of a certificate that is in order may do nothing, as a node that was
+	// removed; nil: everybody may what the certificate says.
+	Refuse func(*x509.Certificate) error
 	// Nodes reaches the agents of all nodes.
 	Nodes NodeDialer
 	// Dial opens connections to addresses of pods, for the proxy subresources, webhooks and

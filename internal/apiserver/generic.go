@@ -72,7 +72,7 @@ func buildGeneric(c *Config, o options.CompletedOptions) (*generic, error) {
 	if err := g.buildStorage(o); err != nil {
 		return nil, err
 	}
-	if err := g.buildAuth(o, client); err != nil {
+	if err := g.buildAuth(c, o, client); err != nil {
 		return nil, err
 	}
 	gc.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis")
@@ -92,7 +92,7 @@ func (g *generic) buildStorage(o options.CompletedOptions) error {
 	return o.Etcd.ApplyWithStorageFactoryTo(g.storage, gc)
 }
 
-func (g *generic) buildAuth(o options.CompletedOptions, client kubernetes.Interface) error {
+func (g *generic) buildAuth(c *Config, o options.CompletedOptions, client kubernetes.Interface) error {
 	gc := g.config
 	ctx := wait.ContextForChannel(gc.DrainedNotify())
 	doc := gc.OpenAPIConfig
@@ -103,6 +103,9 @@ func (g *generic) buildAuth(o options.CompletedOptions, client kubernetes.Interf
 		doc, gc.OpenAPIV3Config, client, g.informers, gc.APIServerID)
 	if err != nil {
 		return fmt.Errorf("set up authentication: %w", err)
+	}
+	if c.Refuse != nil {
+		gc.Authentication.Authenticator = refusing{c.Refuse, gc.Authentication.Authenticator}
 	}
 	gc.Authorization.Authorizer, gc.RuleResolver, _, err = cpapiserver.BuildAuthorizer(ctx, o.CompletedOptions, nil, gc.APIServerID, g.informers)
 	if err != nil {

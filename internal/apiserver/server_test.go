@@ -3,7 +3,9 @@ package apiserver
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -33,11 +35,19 @@ var update = flag.Bool("update", false, "accept what the server says")
 
 // TestServer looks at one server from many sides.
 func TestServer(t *testing.T) {
-	n := start(t, t.TempDir())
+	n := start(t, t.TempDir(), func(c *Config) {
+		c.Refuse = func(cert *x509.Certificate) error {
+			if cert.Subject.CommonName == "system:node:removed" {
+				return errors.New("it was removed")
+			}
+			return nil
+		}
+	})
 	t.Run("groups", n.testGroups)
 	t.Run("resources", n.testResources)
 	t.Run("version", n.testVersion)
 	t.Run("anonymous", n.testAnonymous)
+	t.Run("removed", n.testRemoved)
 	t.Run("rbac", n.testRBAC)
 	t.Run("bootstrap", n.testBootstrap)
 	t.Run("kubernetes service", n.testKubernetesService)
@@ -122,6 +132,19 @@ func (n *node) testAnonymous(t *testing.T) {
 	for path, want := range tests {
 		if got, _, _ := n.get(t, path, nil); got != want {
 			t.Errorf("%s: %d, want %d", path, got, want)
+		}
+	}
+}
+
+// testRemoved: what a certificate of the authority says is worth nothing when its owner was removed, and
+// the answer is 401, whatever else the request shows.
+func (n *node) testRemoved(t *testing.T) {
+	for name, want := range map[string]bool{"system:node:n1": true, "system:node:removed": false} {
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: strings.TrimPrefix(name, "system:node:")}}
+		nodes := client(t, n.as(t, name, "system:nodes")).CoreV1().Nodes()
+		_, err := nodes.Create(t.Context(), node, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if (err == nil) != want || err != nil && !apierrors.IsUnauthorized(err) {
+			t.Errorf("%s creates its node: %v", name, err)
 		}
 	}
 }

@@ -82,6 +82,7 @@ func (h *host) apiConfig(c *cluster, streams *pair.Listener, pods network) apise
 		Store:           c.store,
 		PKI:             c.keys,
 		ServiceCIDR:     netip.MustParsePrefix(h.cfg.ServiceCIDR),
+		Refuse:          c.refuse,
 		Nodes:           nodeStreams{streams, c},
 		Dial:            c.dialer(pods),
 		Extra:           map[string]http.Handler{swarm.Prefix: &c.ops},
