@@ -23,8 +23,7 @@ const (
 // Sight is what a node sees of its cluster.
 type Sight struct {
 	// Known are the nodes there are, without those that are fenced; Alive are those of them that
-	// answer, this one included. A member that is suspected does not count as alive here: the sooner
-	// a cut-off node doubts, the better.
+	// answer, this one included: a member is alive until gossip calls it dead.
 	Known, Alive int
 	// Settled: this node's state is that of the cluster, with no other history waiting to be merged.
 	Settled bool

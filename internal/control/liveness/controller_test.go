@@ -187,10 +187,10 @@ func TestDeadNode(t *testing.T) {
 		}
 		s.expect(t, "at once", "db False", "db-stays False", "web False")
 		s.pod(t, "late", "ReplicaSet", false) // was on its way
-		pass(45 * time.Second)
+		pass(46 * time.Second)
 		s.expect(t, "before the node can have stopped it", "db False", "db-stays False", "late False", "web False")
 		pass(time.Second)
-		s.expect(t, "after 45.75 s", "db-stays False", "late False", "web False")
+		s.expect(t, "after 46.8 s", "db-stays False", "late False", "web False")
 	})
 }
 

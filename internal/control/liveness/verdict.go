@@ -15,7 +15,7 @@ type Rules struct {
 	// taken as ended. By then a node that was cut off has stopped them itself (package agent/fence).
 	ReplaceAfter time.Duration
 	// ReplacePerNode is added to it for every known node: a node that is cut off finds out by asking
-	// the others one after another.
+	// the others one after another, more slowly since nobody confirms what it suspects.
 	ReplacePerNode time.Duration
 	// AbsentAfter is how long a Node may be unknown to gossip before it counts as dead: the time in
 	// which a leader that has just started meets the others.
@@ -30,7 +30,7 @@ func (r Rules) Replaces(known int) time.Duration {
 // DefaultRules are the cluster's; ADR 0010 has the sum.
 func DefaultRules() Rules {
 	return Rules{
-		MinorityDelay: time.Minute, ReplaceAfter: 45 * time.Second, ReplacePerNode: 250 * time.Millisecond,
+		MinorityDelay: time.Minute, ReplaceAfter: 45 * time.Second, ReplacePerNode: 600 * time.Millisecond,
 		AbsentAfter: 10 * time.Second,
 	}
 }

@@ -55,7 +55,7 @@ func TestJudge(t *testing.T) {
 // A large cluster takes longer to find out that it is cut off.
 func TestJudgeWaitsLongerAmongMany(t *testing.T) {
 	seen := Sighting{Dead: true, Since: time.Unix(1000, 0)}
-	for known, want := range map[int]time.Duration{3: 45750 * time.Millisecond, 50: 57500 * time.Millisecond} {
+	for known, want := range map[int]time.Duration{3: 46800 * time.Millisecond, 50: 75 * time.Second} {
 		if got := DefaultRules().Judge(seen, Census{known, known - 1}, seen.Since).Again.Sub(seen.Since); got != want {
 			t.Errorf("%d nodes wait %v, want %v", known, got, want)
 		}
