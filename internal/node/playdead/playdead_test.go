@@ -124,7 +124,11 @@ func TestPlaysDead(t *testing.T) {
 		}
 		return err != nil
 	})
-	waitFor(t, "the data directory is taken", func() bool { return locked(t, filepath.Join(dir, "lock")) })
+	lock := filepath.Join(dir, "lock")
+	waitFor(t, "the data directory is taken, and says by whom", func() bool {
+		holder, _ := os.ReadFile(lock) // emptied between the two
+		return locked(t, lock) && len(holder) > 0
+	})
 	if _, err := datadir.Open(dir); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("in use by another agent (pid %d)", pid)) {
 		t.Errorf("the data directory: %v", err)
 	}
