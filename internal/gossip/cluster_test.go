@@ -5,22 +5,26 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/netip"
+	"math/rand/v2"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/podman-swarm/podman-swarm/internal/simnet"
 )
 
 // cluster is a number of members on one network, in virtual time.
 type cluster struct {
 	t   *testing.T
-	net *network
+	net *simnet.Net
 	all []*node
 }
 
 type node struct {
 	*Gossip
-	host  *host
+	host  *simnet.Host
+	addr  string
 	peers []string
 	stop  context.CancelFunc
 	done  chan struct{}
@@ -36,7 +40,7 @@ func nodeName(i int) string { return fmt.Sprintf("n%02d", i) }
 func inCluster(t *testing.T, n int, loss float64, f func(*cluster)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		c := &cluster{t: t, net: newNetwork(time.Millisecond, loss)}
+		c := &cluster{t: t, net: simnet.New(rand.New(rand.NewPCG(rand.Uint64(), 1)), simnet.Quality{Delay: 500 * time.Microsecond, Loss: loss})}
 		defer c.close()
 		for i := range n {
 			c.start(i, address(i))
@@ -65,15 +69,21 @@ func (c *cluster) start(i int, addr string) *node {
 }
 
 func (c *cluster) open(i int, addr string, keys ...[]byte) (*node, error) {
-	h := c.net.host(c.t, addr)
+	const proto = "gossip"
+	h := c.net.Plug(context.WithoutCancel(c.t.Context()), nodeName(i), addr, nil)
+	listener, err := h.Listen(proto)
+	if err != nil {
+		return nil, err
+	}
 	g, err := Open(c.t.Context(), Config{
-		Name: nodeName(i), Addr: addr, Packets: sockets{h}, Listener: streams{h}, Dial: h.dial,
+		Name: nodeName(i), Addr: addr, Packets: h.Packets(), Listener: listener,
+		Dial: func(ctx context.Context, addr string) (net.Conn, error) { return h.Dial(ctx, addr, proto) },
 		Keys: keys, Label: "cluster", Meta: []byte("new"), Log: testLog(c.t),
 	})
 	if err != nil {
 		return nil, err
 	}
-	x := &node{Gossip: g, host: h, done: make(chan struct{})}
+	x := &node{Gossip: g, host: h, addr: addr, done: make(chan struct{})}
 	var ctx context.Context
 	ctx, x.stop = context.WithCancel(c.t.Context())
 	go func() {
@@ -92,7 +102,7 @@ func (c *cluster) join(i int, via ...int) {
 	c.t.Helper()
 	var addrs []string
 	for _, v := range via {
-		addrs = append(addrs, c.all[v].addr.String())
+		addrs = append(addrs, c.all[v].addr)
 	}
 	if err := c.all[i].Join(c.t.Context(), addrs); err != nil {
 		c.t.Fatal(err)
@@ -101,7 +111,7 @@ func (c *cluster) join(i int, via ...int) {
 
 // kill unplugs a member and ends it.
 func (c *cluster) kill(i int) {
-	c.all[i].host.unplug()
+	c.all[i].host.Unplug(true)
 	c.all[i].end()
 	c.all[i] = nil
 }
@@ -188,4 +198,11 @@ func (c *cluster) agree(n int) bool {
 	return c.each(func(x *node) bool { return x.count(Alive) == n })
 }
 
-func (c *cluster) addr(i int) netip.AddrPort { return c.all[i].host.addr }
+// split cuts the first k members off from all others; 0 heals.
+func (c *cluster) split(k int) {
+	first := map[string]bool{}
+	for i := range k {
+		first[nodeName(i)] = true
+	}
+	c.net.Sever(func(from, to string) bool { return first[from] != first[to] })
+}

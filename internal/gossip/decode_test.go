@@ -100,10 +100,10 @@ func TestIdleTraffic(t *testing.T) {
 					}
 				}
 				pause(10 * time.Second)
-				c.net.traffic()
+				c.net.Traffic()
 				const span = time.Minute
 				pause(span)
-				packets, size := c.net.traffic()
+				packets, size := c.net.Traffic()
 				per := func(x int) float64 { return float64(x) / span.Seconds() / float64(tt.n) }
 				t.Logf("%d idle members: %.1f packets/s and %.0f bytes/s sent by each, streams included", tt.n, per(packets), per(size))
 				if per(packets) > tt.packets || per(size) > tt.bytes || packets == 0 {

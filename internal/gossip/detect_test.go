@@ -2,7 +2,6 @@ package gossip
 
 import (
 	"fmt"
-	"net/netip"
 	"testing"
 	"time"
 )
@@ -26,7 +25,7 @@ func TestDetection(t *testing.T) {
 				var sum, worst time.Duration
 				for range tt.rounds {
 					last := tt.n - 1
-					c.all[last].host.unplug()
+					c.all[last].host.Unplug(true)
 					go func(x *node) { x.end() }(c.all[last])
 					c.all[last] = nil
 					took := c.within(tt.max, "everyone knows of the death", func() bool {
@@ -61,11 +60,7 @@ func TestPartition(t *testing.T) {
 		t.Run(fmt.Sprintf("%d of %d", tt.left, tt.n), func(t *testing.T) {
 			inCluster(t, tt.n, 0.01, func(c *cluster) {
 				t := c.t
-				survives := map[netip.AddrPort]bool{}
-				for i := range tt.left {
-					survives[c.addr(i)] = true
-				}
-				c.net.split(func(a netip.AddrPort) bool { return survives[a] })
+				c.split(tt.left)
 				few := c.all[:tt.left]
 				took := c.within(tt.max, "the few know", func() bool {
 					for _, x := range few {
@@ -77,7 +72,7 @@ func TestPartition(t *testing.T) {
 				})
 				// Longer than memberlist remembers the dead.
 				pause(2 * gossipToTheDead)
-				c.net.split(nil)
+				c.split(0)
 				healed := c.within(6*time.Second, "all see all again", func() bool { return c.agree(tt.n) })
 				t.Logf("%d of %d know after %v, and see the others again after %v", tt.left, tt.n, took, healed)
 			})

@@ -2,7 +2,6 @@ package gossip
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -44,11 +43,8 @@ func TestCutOffStopBeforeTheyAreReplaced(t *testing.T) {
 // until somebody on the other side calls the first of them dead.
 func (c *cluster) cutOff(k int) (doubt, dead time.Duration) {
 	c.t.Helper()
-	n, cut := len(c.all), map[netip.AddrPort]bool{}
-	for i := range k {
-		cut[c.addr(i)] = true
-	}
-	c.net.split(func(a netip.AddrPort) bool { return cut[a] })
+	n := len(c.all)
+	c.split(k)
 	at := time.Now()
 	sees := func(x *node) bool { return 2*x.count(Alive) > n }
 	misses := func(x *node) bool { return x.count(Alive) < n }

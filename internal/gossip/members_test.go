@@ -41,7 +41,7 @@ func TestMetadataSpreads(t *testing.T) {
 func TestMetadataInQuickSuccession(t *testing.T) {
 	inCluster(t, 5, 0.02, func(c *cluster) {
 		t := c.t
-		c.net.traffic()
+		c.net.Traffic()
 		var last []byte
 		for i := range 1000 {
 			last = []byte(fmt.Sprint(i))
@@ -53,7 +53,7 @@ func TestMetadataInQuickSuccession(t *testing.T) {
 		c.within(1500*time.Millisecond, "everyone knows the last one", func() bool {
 			return c.each(func(x *node) bool { return bytes.Equal(x.member(nodeName(0)).Meta, last) })
 		})
-		if packets, _ := c.net.traffic(); packets > 1500 {
+		if packets, _ := c.net.Traffic(); packets > 1500 {
 			t.Errorf("%d packets for 1000 changes in 2 s", packets)
 		}
 		if err := c.all[0].SetMeta(make([]byte, MaxMeta+1)); err == nil {
@@ -125,7 +125,7 @@ func TestReturnElsewhere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inCluster(t, 5, 0.02, func(c *cluster) {
 				t := c.t
-				c.all[4].host.unplug()
+				c.all[4].host.Unplug(true)
 				old := c.all[4]
 				go old.end()
 				c.all[4] = nil
@@ -200,6 +200,8 @@ func TestRestart(t *testing.T) {
 func TestJoinErrors(t *testing.T) {
 	inCluster(t, 2, 0, func(c *cluster) {
 		t := c.t
+		const silent = "10.7.7.7:7946"
+		c.net.Plug(t.Context(), "off", silent, nil).Unplug(true)
 		for _, tt := range []struct {
 			name  string
 			addrs []string
@@ -209,7 +211,8 @@ func TestJoinErrors(t *testing.T) {
 			{"only itself", []string{address(0)}, "no address"},
 			{"no address", []string{"here"}, "missing port"},
 			{"unspecified", []string{"0.0.0.0:7946"}, "nobody can be reached"},
-			{"silent", []string{"10.7.7.7:7946"}, "none of 1 addresses answered"},
+			{"silent", []string{silent}, "none of 1 addresses answered"},
+			{"refused", []string{"10.7.7.8:7946"}, "none of 1 addresses answered"},
 		} {
 			err := c.all[0].Join(t.Context(), tt.addrs)
 			if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
@@ -219,7 +222,7 @@ func TestJoinErrors(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		start := time.Now()
-		if err := c.all[0].Join(ctx, []string{"10.7.7.7:7946"}); !errors.Is(err, context.DeadlineExceeded) {
+		if err := c.all[0].Join(ctx, []string{silent}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("join in too short a time: %v", err)
 		}
 		if took := time.Since(start); took > 200*time.Millisecond {

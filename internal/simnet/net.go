@@ -33,6 +33,8 @@ type Net struct {
 	hosts   map[string]*Host           // by address
 	streams map[*stream]struct{}       // each connection once
 	healed  chan struct{}              // closed when the cut changes
+	packets int                        // datagrams sent
+	bytes   int                        // sent in datagrams and streams
 }
 
 // New returns a network without hosts, whose chances come from rnd.
@@ -116,6 +118,15 @@ func (n *Net) Reset() {
 	for s := range n.streams {
 		s.abort(syscall.ECONNRESET)
 	}
+}
+
+// Traffic returns how many datagrams were sent since the last call, and how many bytes in them and in streams.
+func (n *Net) Traffic() (packets, bytes int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	packets, bytes = n.packets, n.bytes
+	n.packets, n.bytes = 0, 0
+	return packets, bytes
 }
 
 // Meet tells whether two hosts are there and reach each other.

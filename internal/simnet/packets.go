@@ -21,6 +21,8 @@ type socket struct{ h *Host }
 func (n *Net) send(from *Host, to string, b []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.packets++
+	n.bytes += len(b)
 	there := n.hosts[to]
 	if there == nil || !n.passes(from, there) || n.chance(n.q.Loss) {
 		return

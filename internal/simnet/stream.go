@@ -138,6 +138,7 @@ func (c *conn) Write(p []byte) (int, error) {
 		wait += retransmit
 	}
 	passes := n.passes(c.from, c.to)
+	n.bytes += len(p)
 	n.mu.Unlock()
 	h := c.tx
 	h.mu.Lock()
