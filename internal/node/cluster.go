@@ -94,6 +94,7 @@ func (c *cluster) run(ctx context.Context) error {
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return c.peers.Gossip.Run(ctx, c.known) })
 	parts.Go(func() error { return c.cert.Run(ctx) })
+	parts.Go(func() error { return c.peers.Wire.FollowTrust(ctx, c.keys.Changed) })
 	parts.Go(func() error {
 		return operate.Sharing{Keys: c.keys, Store: c.store, Peers: c.peers, Log: c.log}.Run(ctx)
 	})

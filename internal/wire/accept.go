@@ -125,9 +125,9 @@ func (g *greeting) hello(h *tls.ClientHelloInfo) (*tls.Config, error) {
 
 func (g *greeting) verify(s tls.ConnectionState) error {
 	// Refuse is asked later, when the peer has shown that the certificate is its own and may be told.
-	g.c.Peer, g.refusal = checkChain(s.PeerCertificates, g.w.cfg.Trust.Roots(), x509.ExtKeyUsageClientAuth)
+	g.c.Peer, g.refusal = g.w.checkChain(s.PeerCertificates, x509.ExtKeyUsageClientAuth)
 	if g.refusal == nil {
-		g.c.cert = s.PeerCertificates[0]
+		g.c.chain = s.PeerCertificates
 	}
 	return g.refusal
 }
@@ -137,13 +137,12 @@ func (w *Wire) enroll(c *Conn) error {
 	if err := w.seat(c); err != nil {
 		return err
 	}
-	// Now that Recheck sees the connection: a peer must not slip in while it is being removed.
-	if w.cfg.Refuse != nil && c.cert != nil {
-		if err := w.cfg.Refuse(c.cert); err != nil {
-			w.forget(c)
-			return fmt.Errorf("node %s %w: %w", c.Peer, errUnwanted, err)
-		}
+	// Now that Recheck sees the connection: a peer must not slip in while it is being removed, or its CA dropped.
+	if err := w.judge(c); err != nil {
+		w.forget(c)
+		return err
 	}
+	w.vouch(c)
 	return nil
 }
 

@@ -38,6 +38,12 @@ func (a *authority) sign(tmpl *x509.Certificate) (*x509.Certificate, *ecdsa.Priv
 	if err != nil {
 		a.tb.Fatal(err)
 	}
+	return a.signKey(tmpl, key), key
+}
+
+func (a *authority) signKey(tmpl *x509.Certificate, key *ecdsa.PrivateKey) *x509.Certificate {
+	a.tb.Helper()
+	var err error
 	if tmpl.SerialNumber, err = rand.Int(rand.Reader, big.NewInt(1<<62)); err != nil {
 		a.tb.Fatal(err)
 	}
@@ -56,7 +62,19 @@ func (a *authority) sign(tmpl *x509.Certificate) (*x509.Certificate, *ecdsa.Priv
 	if err != nil {
 		a.tb.Fatal(err)
 	}
-	return cert, key
+	return cert
+}
+
+// renew issues a certificate like another one, for the same key: nodes keep theirs.
+func (a *authority) renew(old *tls.Certificate) *tls.Certificate {
+	key, ok := old.PrivateKey.(*ecdsa.PrivateKey)
+	if !ok {
+		a.tb.Fatalf("key of type %T", old.PrivateKey)
+	}
+	cert := a.signKey(&x509.Certificate{
+		Subject: old.Leaf.Subject, DNSNames: old.Leaf.DNSNames, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: both(),
+	}, key)
+	return &tls.Certificate{Certificate: [][]byte{cert.Raw, a.cert.Raw}, PrivateKey: key, Leaf: cert}
 }
 
 func both() []x509.ExtKeyUsage {

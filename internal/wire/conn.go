@@ -22,10 +22,14 @@ type Conn struct {
 
 	w      *Wire
 	route  *route // by which it was accepted; nil when dialed
-	cert   *x509.Certificate
+	addr   string // that was dialed; "" when accepted
 	raw    *net.TCPConn
 	silent atomic.Bool
 	close  sync.Once
+
+	// What the ends have shown each other; guarded by the Wire's mu once the connection is one of the open ones.
+	chain []*x509.Certificate // the peer's; nil for a guest
+	shown *tls.Certificate    // this node's, when it has dialed and was asked for it
 }
 
 // Read implements net.Conn.

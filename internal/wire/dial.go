@@ -44,7 +44,7 @@ func (w *Wire) dial(ctx context.Context, name, addr, proto string) (*Conn, error
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(w.ctx, cancel)()
-	c := &Conn{w: w}
+	c := &Conn{w: w, addr: addr}
 	cfg := clientConfig(proto, func(s tls.ConnectionState) (err error) {
 		if c.Peer, err = w.check(s.PeerCertificates, x509.ExtKeyUsageServerAuth); err != nil {
 			return err
@@ -52,10 +52,13 @@ func (w *Wire) dial(ctx context.Context, name, addr, proto string) (*Conn, error
 		if name != "" && c.Peer != name {
 			return fmt.Errorf("node %s answers there, not %s", c.Peer, name)
 		}
-		c.cert = s.PeerCertificates[0]
+		c.chain = s.PeerCertificates
 		return nil
 	})
-	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return w.certificate() }
+	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (_ *tls.Certificate, err error) {
+		c.shown, err = w.certificate()
+		return c.shown, err
+	}
 	t, err := w.connect(ctx, addr, cfg)
 	if w.ctx.Err() != nil {
 		if err == nil {
@@ -99,7 +102,7 @@ func DialGuest(ctx context.Context, addr, proto string, verify func(chain []*x50
 		}
 		ca := x509.NewCertPool()
 		ca.AddCert(chain[len(chain)-1])
-		if _, err := checkChain(chain, ca, x509.ExtKeyUsageServerAuth); err != nil {
+		if _, err := checkChain(chain, ca, x509.ExtKeyUsageServerAuth, time.Now()); err != nil {
 			return err
 		}
 		return verify(chain)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 const (
@@ -31,7 +32,7 @@ func nodeName(cert *x509.Certificate) (string, error) {
 }
 
 // checkChain verifies a node's certificate, the first of the chain, for use by the given end.
-func checkChain(chain []*x509.Certificate, roots *x509.CertPool, usage x509.ExtKeyUsage) (string, error) {
+func checkChain(chain []*x509.Certificate, roots *x509.CertPool, usage x509.ExtKeyUsage, now time.Time) (string, error) {
 	if len(chain) == 0 {
 		return "", errors.New("no certificate was shown")
 	}
@@ -43,16 +44,21 @@ func checkChain(chain []*x509.Certificate, roots *x509.CertPool, usage x509.ExtK
 		between.AddCert(c)
 	}
 	if _, err := chain[0].Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{usage},
+		Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{usage}, CurrentTime: now,
 	}); err != nil {
 		return "", fmt.Errorf("verify certificate of %q: %w", chain[0].Subject, err)
 	}
 	return nodeName(chain[0])
 }
 
+// checkChain verifies the peer's chain by what is believed now.
+func (w *Wire) checkChain(chain []*x509.Certificate, usage x509.ExtKeyUsage) (string, error) {
+	return checkChain(chain, w.cfg.Trust.Roots(), usage, w.cfg.now())
+}
+
 // check verifies the peer's chain by what is believed now, and asks Refuse.
 func (w *Wire) check(chain []*x509.Certificate, usage x509.ExtKeyUsage) (string, error) {
-	name, err := checkChain(chain, w.cfg.Trust.Roots(), usage)
+	name, err := w.checkChain(chain, usage)
 	if err != nil {
 		return "", err
 	}

@@ -12,7 +12,7 @@ func TestRenewalNeedsNoRestart(t *testing.T) {
 	ia, ib := identify(ca.node("a"), ca.pool()), identify(ca.node("b"), ca.pool())
 	a, b := wireOf(t, ia), wireOf(t, ib)
 	seen := make(chan *x509.Certificate, 2)
-	b.Handle(proto, func(ctx context.Context, c *Conn) { seen <- c.cert; echo(ctx, c) })
+	b.Handle(proto, func(ctx context.Context, c *Conn) { seen <- c.chain[0]; echo(ctx, c) })
 	before := mustDial(t, a, b, proto)
 	first := <-seen
 	old := [2]*tls.Certificate{ia.Certificate(), ib.Certificate()}
@@ -24,7 +24,7 @@ func TestRenewalNeedsNoRestart(t *testing.T) {
 	if second := <-seen; !first.Equal(old[0].Leaf) || !second.Equal(ia.Certificate().Leaf) {
 		t.Error("the dialing end does not show what it holds now")
 	}
-	if !before.cert.Equal(old[1].Leaf) || !after.cert.Equal(ib.Certificate().Leaf) {
+	if !before.chain[0].Equal(old[1].Leaf) || !after.chain[0].Equal(ib.Certificate().Leaf) {
 		t.Error("the accepting end does not show what it holds now")
 	}
 }

@@ -51,6 +51,8 @@ type Config struct {
 	Refuse func(*x509.Certificate) error
 	// Log hears of peers that were refused; nil discards.
 	Log *slog.Logger
+
+	now func() time.Time // for certificates; tests have their own
 }
 
 // Wire is a node's end of the connections between peers.
@@ -86,6 +88,9 @@ func listen(ctx context.Context, cfg Config, wait patience) (*Wire, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.now == nil {
+		cfg.now = time.Now
+	}
 	lc := net.ListenConfig{KeepAliveConfig: keepAlive()}
 	lc.SetMultipathTCP(false) // silence is judged by TCP_INFO of the one path
 	ln, err := lc.Listen(ctx, "tcp", cfg.Addr)
@@ -97,6 +102,7 @@ func listen(ctx context.Context, cfg Config, wait patience) (*Wire, error) {
 		routes: map[string]*route{}, conns: map[*Conn]struct{}{}, links: map[target]*link{},
 	}
 	w.ctx, w.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	w.Handle(greetProto, func(context.Context, *Conn) {}) // the handshake is all there is to it
 	w.tasks.Go(w.accept)
 	w.tasks.Go(w.listenForSilence)
 	return w, nil
@@ -130,15 +136,6 @@ func (w *Wire) Close() error {
 		return fmt.Errorf("close the port for peers: %w", err)
 	}
 	return nil
-}
-
-// Recheck asks Refuse about the peers of all open connections and closes those that it refuses: a node that has
-// just been removed leaves at once, not when it dials next.
-func (w *Wire) Recheck() {
-	if w.cfg.Refuse == nil {
-		return
-	}
-	w.cut(func(c *Conn) bool { return c.cert != nil && w.cfg.Refuse(c.cert) != nil })
 }
 
 // cut closes the open connections that match, all at the same time: closing one politely may take seconds when
