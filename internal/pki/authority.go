@@ -124,8 +124,8 @@ func (a *Authority) pair(t *x509.Certificate, life time.Duration) (cert, key []b
 }
 
 // Serving returns the files of the API server's certificate for hosts. They are made or renewed
-// when they are missing, name other hosts, come from another CA or have less than a third of
-// their life left. Call it again now and then: the API server notices changed files by itself.
+// when they are missing, name other hosts, come from another CA, have less than a third of their
+// life left or are not valid yet. Call it again now and then: the API server notices changed files by itself.
 func (a *Authority) Serving(hosts ...string) (certFile, keyFile string, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -170,8 +170,10 @@ func (a *Authority) fresh(c *ca, data []byte, key *ecdsa.PrivateKey, want *x509.
 	if err != nil {
 		return false
 	}
-	left, life := cert.NotAfter.Sub(a.now()), cert.NotAfter.Sub(cert.NotBefore)
-	return left*3 >= life &&
+	now := a.now()
+	left, life := cert.NotAfter.Sub(now), cert.NotAfter.Sub(cert.NotBefore)
+	// One that is not valid yet was issued while this clock was ahead: nobody accepts it until then.
+	return left*3 >= life && !now.Before(cert.NotBefore) &&
 		key.PublicKey.Equal(cert.PublicKey) &&
 		cert.CheckSignatureFrom(c.cert) == nil &&
 		sameNames(cert, want)

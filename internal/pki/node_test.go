@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -230,6 +231,37 @@ func TestNodeCertIsRenewed(t *testing.T) {
 			t.Error("expired while running")
 		}
 	})
+}
+
+// A machine starts with its clock far ahead, which then is set right: what was issued meanwhile is good for nobody.
+func TestNodeCertOfTheFutureIsReplaced(t *testing.T) {
+	for name, running := range map[string]bool{"while it runs": true, "at the next start": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dir := t.TempDir()
+				a, err := Open(dir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var ahead atomic.Int64
+				ahead.Store(int64(200 * 24 * time.Hour))
+				a.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+				n := mustNode(t, a, "n1")
+				first := n.Certificate().Leaf
+				if running {
+					runs(t, n)
+					ahead.Store(0)
+					<-time.After(renewCheck + time.Minute)
+					synctest.Wait()
+				} else {
+					n = mustNode(t, mustOpen(t, dir, time.Now()), "n1")
+				}
+				if got := n.Certificate().Leaf; got.Equal(first) || time.Now().Before(got.NotBefore) {
+					t.Errorf("the certificate is still one that is valid from %s", got.NotBefore)
+				}
+			})
+		})
+	}
 }
 
 // A disk that cannot be written to does not end a node.

@@ -177,6 +177,8 @@ func TestServingIsRenewed(t *testing.T) {
 		"order of hosts":  {0, []string{"10.0.0.1", "a"}, false},
 		"under a third":   {servingLife * 7 / 10, []string{"a", "10.0.0.1"}, true},
 		"expired":         {servingLife * 2, []string{"a", "10.0.0.1"}, true},
+		"begins now":      {-skew + time.Second, []string{"a", "10.0.0.1"}, false},
+		"not valid yet":   {-skew - time.Second, []string{"a", "10.0.0.1"}, true},
 		"new address":     {0, []string{"a", "10.0.0.2"}, true},
 		"fewer hosts":     {0, []string{"a"}, true},
 	}
