@@ -172,9 +172,9 @@ func (w *Wire) seat(c *Conn) error {
 func (w *Wire) turnedAway(a *arrival, refusal, err error) {
 	defer func() { _ = a.Close() }()
 	if refusal == nil {
-		w.cfg.Log.DebugContext(w.ctx, "no handshake with a peer", "remote", a.RemoteAddr(), "err", err)
+		w.cfg.Log.DebugContext(w.ctx, "no handshake with a peer", "remote", a.RemoteAddr(), "err", brief{err})
 	} else if now, skipped := w.quiet.ask(time.Now()); now {
-		w.cfg.Log.WarnContext(w.ctx, "refuse a peer", "remote", a.RemoteAddr(), "err", refusal, "skipped", skipped)
+		w.cfg.Log.WarnContext(w.ctx, "refuse a peer", "remote", a.RemoteAddr(), "err", brief{refusal}, "skipped", skipped)
 	}
 	if w.ctx.Err() != nil || a.CloseWrite() != nil || a.SetDeadline(time.Now().Add(lastWords)) != nil {
 		return

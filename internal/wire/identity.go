@@ -21,11 +21,11 @@ const (
 func nodeName(cert *x509.Certificate) (string, error) {
 	name, ok := strings.CutPrefix(cert.Subject.CommonName, nodePrefix)
 	if !ok || name == "" || !slices.Equal(cert.Subject.Organization, []string{nodesGroup}) {
-		return "", fmt.Errorf("certificate of %q is not a node's", cert.Subject)
+		return "", fmt.Errorf("certificate of %.100q is not a node's", cert.Subject)
 	}
 	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth} {
 		if !slices.Contains(cert.ExtKeyUsage, usage) {
-			return "", fmt.Errorf("certificate of %q is not for connections between nodes", cert.Subject)
+			return "", fmt.Errorf("certificate of %.100q is not for connections between nodes", cert.Subject)
 		}
 	}
 	return name, nil
@@ -46,7 +46,7 @@ func checkChain(chain []*x509.Certificate, roots *x509.CertPool, usage x509.ExtK
 	if _, err := chain[0].Verify(x509.VerifyOptions{
 		Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{usage}, CurrentTime: now,
 	}); err != nil {
-		return "", fmt.Errorf("verify certificate of %q: %w", chain[0].Subject, err)
+		return "", fmt.Errorf("verify certificate of %.100q: %w", chain[0].Subject, brief{err})
 	}
 	return nodeName(chain[0])
 }
@@ -69,6 +69,21 @@ func (w *Wire) check(chain []*x509.Certificate, usage x509.ExtKeyUsage) (string,
 	}
 	return name, nil
 }
+
+// brief is an error whose text a stranger had a part in: a certificate is as long as its owner likes.
+type brief struct{ error }
+
+const maxText = 500
+
+func (e brief) Error() string {
+	text := e.error.Error()
+	if len(text) > maxText {
+		text = strings.ToValidUTF8(text[:maxText], "") + "..."
+	}
+	return text
+}
+
+func (e brief) Unwrap() error { return e.error }
 
 func (w *Wire) certificate() (*tls.Certificate, error) {
 	c := w.cfg.Trust.Certificate()

@@ -3,11 +3,14 @@ package wire
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -331,5 +334,45 @@ func TestRefusalsAreLoggedThinly(t *testing.T) {
 	b.Close()
 	if n := strings.Count(log.String(), "refuse a peer"); n < 1 || n > 5 {
 		t.Errorf("%d lines for 20 refusals:\n%s", n, log.String())
+	}
+}
+
+// TestStrangersDoNotWriteTheLog: names as long as a handshake may be, in every place that an error takes them from.
+func TestStrangersDoNotWriteTheLog(t *testing.T) {
+	ca, stranger := newCA(t), newCA(t)
+	long := strings.Repeat("A\n", 25<<10)
+	named := func(a *authority, usage ...x509.ExtKeyUsage) *tls.Certificate {
+		return a.node("b", func(c *x509.Certificate) { c.Subject.CommonName, c.ExtKeyUsage = long, usage })
+	}
+	issuer := &authority{tb: t}
+	issuer.cert, issuer.key = issuer.sign(&x509.Certificate{
+		Subject: pkix.Name{CommonName: long}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
+	})
+	for name, cfg := range map[string]*tls.Config{
+		"another CA":     {Certificates: []tls.Certificate{*named(stranger, both()...)}},
+		"no node":        {Certificates: []tls.Certificate{*named(ca, both()...)}},
+		"one end only":   {Certificates: []tls.Certificate{*named(ca, both()[:1]...)}},
+		"the CA's name":  {Certificates: []tls.Certificate{*issuer.node("b")}},
+		"many protocols": {NextProtos: slices.Repeat([]string{strings.Repeat("\n", 255)}, 100)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log bytes.Buffer
+			b := wireOf(t, identify(ca.node("b"), ca.pool()), func(c *Config) {
+				c.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+			})
+			b.Handle(proto, echo)
+			if cfg.NextProtos == nil {
+				cfg.NextProtos = []string{proto}
+			}
+			if knock(t, b.Addr().String(), cfg) == nil {
+				t.Fatal("a stranger was let in")
+			}
+			if err := b.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if n := log.Len(); n == 0 || n > 2<<10 {
+				t.Errorf("logged %d bytes", n)
+			}
+		})
 	}
 }
