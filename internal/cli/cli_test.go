@@ -178,7 +178,13 @@ func TestSwarmComesFirst(t *testing.T) {
 
 // TestPluginsDoNotTakeOurVerbs: kubectl-node and the like are found on many machines.
 func TestPluginsDoNotTakeOurVerbs(t *testing.T) {
-	for line, want := range map[string]bool{"psctl": false, "psctl swarm": true, "psctl node ls": true, "psctl get node": false} {
+	for line, want := range map[string]bool{
+		"psctl": false, "psctl swarm": true, "psctl node ls": true, "psctl get node": false,
+		"psctl --kubeconfig F swarm status": true, "psctl -s URL node ls": true, "psctl --server=URL -v=6 swarm": true, "psctl -v 6 swarm": true,
+		"psctl --match-server-version --context=c swarm status": true, "psctl --warnings-as-errors --password P node ls": true,
+		"psctl --context swarm get pods": false, "psctl -n node foo": false, "psctl -s URL get node": false, "psctl --help": false,
+		"psctl --no-such-flag swarm": false, "psctl -s": false, "psctl -s URL foo": false,
+	} {
 		if have := isOwn(strings.Fields(line)); have != want {
 			t.Errorf("%s: %v", line, have)
 		}
@@ -192,12 +198,21 @@ func TestOurVerbsReachTheServerOfTheFlags(t *testing.T) {
 		_, _ = io.WriteString(w, `{"items":[{"name":"ant","state":"alive"}]}`)
 	}))
 	defer s.Close()
-	c, out := command(t, environment(map[string]string{"PSCTL_SERVER": s.URL, "PSCTL_TOKEN": "s3cret"}), "swarm", "members", "--no-headers")
-	if err := c.Execute(); err != nil {
-		t.Fatal(err)
-	}
-	// client-go sends tokens over TLS only.
-	if path != "/swarm/v1/members" || !strings.HasPrefix(out.String(), "ant ") {
-		t.Errorf("asked %s with %q, printed %s", path, token, out)
+	byVariable := map[string]string{"PSCTL_SERVER": s.URL, "PSCTL_TOKEN": "s3cret"}
+	for line, vars := range map[string]map[string]string{
+		"swarm members --no-headers":                                             byVariable,
+		"swarm members --no-headers -s " + s.URL:                                 nil,
+		"-s " + s.URL + " swarm members --no-headers":                            nil,
+		"--server=" + s.URL + " --request-timeout 5s swarm members --no-headers": nil,
+	} {
+		path = ""
+		c, out := command(t, environment(vars), strings.Fields(line)...)
+		if err := c.Execute(); err != nil {
+			t.Fatal(err)
+		}
+		// client-go sends tokens over TLS only.
+		if path != "/swarm/v1/members" || !strings.HasPrefix(out.String(), "ant ") {
+			t.Errorf("psctl %s: asked %s with %q, printed %s", line, path, token, out)
+		}
 	}
 }

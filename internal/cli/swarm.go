@@ -9,6 +9,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/kubectl/pkg/cmd"
 	"k8s.io/kubectl/pkg/cmd/drain"
 	"k8s.io/kubectl/pkg/cmd/plugin"
 	"k8s.io/kubectl/pkg/cmd/util"
@@ -25,7 +26,23 @@ func ownVerbs() []string { return []string{"swarm", "node"} }
 
 // isOwn tells whether a command line is for one of our verbs: then no plugin of kubectl's may take
 // it, although kubectl's tree does not know it.
-func isOwn(args []string) bool { return len(args) > 1 && slices.Contains(ownVerbs(), args[1]) }
+func isOwn(args []string) bool {
+	if len(args) < 2 {
+		return false
+	}
+	if !strings.HasPrefix(args[1], "-") {
+		return slices.Contains(ownVerbs(), args[1])
+	}
+	// Which words are the values of flags, only a tree with kubectl's flags can tell.
+	probe := cmd.NewKubectlCommand(cmd.KubectlOptions{
+		ConfigFlags: genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag(), IOStreams: genericiooptions.NewTestIOStreamsDiscard(),
+	})
+	for _, verb := range ownVerbs() {
+		probe.AddCommand(&cobra.Command{Use: verb})
+	}
+	found, _, err := probe.Find(args[1:])
+	return err == nil && found.Parent() == probe && slices.Contains(ownVerbs(), found.Name())
+}
 
 // addVerbs puts the swarm's verbs into kubectl's tree, and first in its help.
 func addVerbs(root *cobra.Command, flags *genericclioptions.ConfigFlags, streams genericiooptions.IOStreams) {
