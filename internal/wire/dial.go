@@ -92,8 +92,8 @@ func (w *Wire) connect(ctx context.Context, addr string, cfg *tls.Config) (*tls.
 }
 
 // DialGuest opens a connection for one who has no certificate, to a protocol that takes Guests. The server's
-// chain is a node's certificate first and its CA last, and holds together by itself; verify says whether that CA
-// is the one to be believed, before anything is sent.
+// chain is a node's certificate first and its CA last, and holds together by itself at some time; verify says
+// whether that time is now, and whether that CA is the one to be believed, before anything is sent.
 func DialGuest(ctx context.Context, addr, proto string, verify func(chain []*x509.Certificate) error) (net.Conn, error) {
 	t, err := connect(ctx, newDialer(), addr, clientConfig(proto, func(s tls.ConnectionState) error {
 		chain := s.PeerCertificates
@@ -102,7 +102,7 @@ func DialGuest(ctx context.Context, addr, proto string, verify func(chain []*x50
 		}
 		ca := x509.NewCertPool()
 		ca.AddCert(chain[len(chain)-1])
-		if _, err := checkChain(chain, ca, x509.ExtKeyUsageServerAuth, time.Now()); err != nil {
+		if _, err := checkChain(chain, ca, x509.ExtKeyUsageServerAuth, within(time.Now(), chain)); err != nil {
 			return err
 		}
 		return verify(chain)
@@ -111,6 +111,22 @@ func DialGuest(ctx context.Context, addr, proto string, verify func(chain []*x50
 		return nil, fmt.Errorf("dial %s for %s: %w", addr, proto, err)
 	}
 	return t, nil
+}
+
+// within is the moment closest to now at which a chain's certificates are valid, if there is one: when now is not,
+// the clock may be wrong, of which verify can say more than that a certificate is bad.
+func within(now time.Time, chain []*x509.Certificate) time.Time {
+	for _, c := range chain {
+		if now.Before(c.NotBefore) {
+			now = c.NotBefore
+		}
+	}
+	for _, c := range chain {
+		if now.After(c.NotAfter) {
+			now = c.NotAfter
+		}
+	}
+	return now
 }
 
 // connect opens a connection and waits to be welcome. A node under pressure drops connections before it has

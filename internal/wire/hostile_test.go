@@ -390,8 +390,8 @@ func TestGuests(t *testing.T) {
 	})
 }
 
-// TestGuestsAreNotDeceived: verify is asked about the CA only when the rest is beyond doubt, and nothing is
-// sent to who fails.
+// TestGuestsAreNotDeceived: verify is asked about the CA and the time only when the rest is beyond doubt, and
+// nothing is sent to who fails.
 func TestGuestsAreNotDeceived(t *testing.T) {
 	ca := newCA(t)
 	certs := spoiled(ca, newCA(t))
@@ -399,6 +399,10 @@ func TestGuestsAreNotDeceived(t *testing.T) {
 	alone := ca.node("b")
 	alone.Certificate = alone.Certificate[:1]
 	certs["no CA shown"], certs["not the CA"] = alone, ca.node("b")
+	certs["not yet valid"] = ca.node("a", func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().Add(30*time.Minute), time.Now().Add(time.Hour/2+time.Minute)
+	})
+	verifys := map[string]bool{"not the CA": true, "expired": true, "not yet valid": true}
 	for name, cert := range certs {
 		t.Run(name, func(t *testing.T) {
 			w := wireOf(t, identify(cert, ca.pool()))
@@ -412,7 +416,7 @@ func TestGuestsAreNotDeceived(t *testing.T) {
 			if err == nil || met.Load() {
 				t.Errorf("err = %v, met a guest: %v", err, met.Load())
 			}
-			if want := name == "not the CA"; asked != want {
+			if want := verifys[name]; asked != want {
 				t.Errorf("verify asked: %v, want %v (%v)", asked, want, err)
 			}
 		})
