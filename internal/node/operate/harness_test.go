@@ -37,24 +37,30 @@ func operateOn(t *testing.T, names ...string) *operated {
 	t.Helper()
 	o := &operated{client: fake.NewClientset(), left: make(chan string, len(names))}
 	o.nodes = nodetest.Swarm(t, names...)
-	log, api := slog.New(slog.DiscardHandler), noAPI(t)
 	for _, n := range o.nodes {
 		if _, err := o.client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name}}, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		cfg := Config{
-			Node: n.Name, Addr: n.Addr, Store: n.Store, Peers: n.Peers, Keys: n.Keys, Cert: n.Cert, Tokens: n.Admitter.Tokens(),
-			Client: o.client, REST: api, Backups: t.TempDir(), Release: "v-test", Log: log,
-			Left: func() error { o.left <- n.Name; return nil },
-		}
-		b, _ := New(cfg)
+		cfg, b := o.equip(t, n)
 		o.backends, o.configs = append(o.backends, b), append(o.configs, cfg)
-		var parts sync.WaitGroup
-		parts.Go(func() { _ = Sharing{Keys: n.Keys, Store: n.Store, Peers: n.Peers, Log: log}.Run(t.Context()) })
-		parts.Go(func() { _ = Removals{Store: n.Store, Peers: n.Peers, Log: log}.Run(t.Context()) })
-		t.Cleanup(parts.Wait)
 	}
 	return o
+}
+
+// equip has a node that has just started do and answer everything of this package.
+func (o *operated) equip(t *testing.T, n *nodetest.Node) (Config, swarm.Backend) {
+	t.Helper()
+	cfg := Config{
+		Node: n.Name, Addr: n.Addr, Store: n.Store, Peers: n.Peers, Keys: n.Keys, Cert: n.Cert, Tokens: n.Admitter.Tokens(),
+		Client: o.client, REST: noAPI(t), Backups: t.TempDir(), Release: "v-test", Log: slog.New(slog.DiscardHandler),
+		Left: func() error { o.left <- n.Name; return nil },
+	}
+	b, _ := New(cfg)
+	var parts sync.WaitGroup
+	parts.Go(func() { _ = Sharing{Keys: n.Keys, Store: n.Store, Peers: n.Peers, Log: cfg.Log}.Run(t.Context()) })
+	parts.Go(func() { _ = Removals{Store: n.Store, Peers: n.Peers, Log: cfg.Log}.Run(t.Context()) })
+	t.Cleanup(parts.Wait)
+	return cfg, b
 }
 
 func (o *operated) say(format string, args ...any) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -17,60 +18,100 @@ import (
 
 // keys replaces what the swarm's trust rests on, phase by phase: every node believes the new key
 // before any uses it, and every node uses it before the old one is dropped.
-type keys struct{ Config }
+type keys struct {
+	Config
+	// limit is how long a phase waits for a node that does not answer.
+	limit time.Duration
+}
 
 // KeysKey is where the swarm's keys are replicated, sealed.
 const KeysKey = "/swarm/keys"
 
 const (
-	phaseTimeout = 2 * time.Minute
+	phaseTimeout = 2 * time.Minute // a machine boots in less
 	phasePoll    = 250 * time.Millisecond
+	// phaseQuiet is after which time the person who waits is told for whom.
+	phaseQuiet = 5 * time.Second
 )
 
-// RotateCA implements swarm.Keys.
+// rotation is the replacement of one key.
+type rotation struct {
+	what  string
+	phase func() pki.Phase
+	next  func() ([]byte, error) // the bundle of the next phase
+	// grace is how long the old key is believed when the new one is in use everywhere.
+	grace time.Duration
+}
+
+// RotateCA implements swarm.Keys. Pods learn of the new CA by their mounted files, which takes them up to a minute.
 func (k keys) RotateCA(ctx context.Context, say swarm.Progress) error {
-	return k.rotate(ctx, say, "certificate authority", k.Keys.CAPhase, func() ([]byte, error) {
-		// Pods learn of the new one by their mounted files, which takes them up to a minute.
-		if k.Keys.CAPhase() == pki.Used && k.CAGrace > 0 {
-			say("certificate authority: the new one is in use; the old one is believed for %s more, until every pod knows", k.CAGrace)
-			select {
-			case <-time.After(k.CAGrace):
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			}
-		}
-		return k.Keys.RotateCA()
-	})
+	return k.rotate(ctx, say, rotation{"certificate authority", k.Keys.CAPhase, k.Keys.RotateCA, k.CAGrace})
 }
 
 // RotateGossipKey implements swarm.Keys.
 func (k keys) RotateGossipKey(ctx context.Context, say swarm.Progress) error {
-	return k.rotate(ctx, say, "gossip key", k.Keys.GossipPhase, k.Keys.RotateGossipKey)
+	return k.rotate(ctx, say, rotation{"gossip key", k.Keys.GossipPhase, k.Keys.RotateGossipKey, 0})
 }
 
 // rotate goes through all phases that are left of a rotation, which may have been begun elsewhere.
-func (k keys) rotate(ctx context.Context, say swarm.Progress, what string, phase func() pki.Phase, next func() ([]byte, error)) error {
+func (k keys) rotate(ctx context.Context, say swarm.Progress, r rotation) error {
 	if away := k.away(); len(away) > 0 {
-		return swarm.Refused("not reached: %s. A node that misses the change of the %s could not come back: bring it back first, or remove it with psctl node rm",
-			strings.Join(away, ", "), what)
+		return r.stopped(swarm.Refused("not reached: %s. A node that misses the change of the %s could not come back: bring it back first, or remove it with psctl node rm",
+			strings.Join(away, ", "), r.what))
 	}
-	for {
-		bundle, err := next()
-		if err != nil {
-			return err
-		}
-		if err := k.publish(ctx, bundle); err != nil {
-			return err
-		}
-		say("%s: every node is told (generation %d, next: %s)", what, k.Keys.Generation(), phase())
-		if err := k.agreed(ctx); err != nil {
-			return err
-		}
-		if phase() == pki.Steady {
-			say("%s: replaced on every node", what)
+	for begun := r.phase() != pki.Steady; ; begun = true {
+		// Whoever stopped in this phase, here or elsewhere, did so because a node had not come so far.
+		err := k.agreed(ctx, say, r)
+		if begun && r.phase() == pki.Steady {
+			if err != nil { // every node uses the new key, so that none is lost
+				say("%s: replaced, though %v", r.what, err)
+				return nil
+			}
+			say("%s: replaced on every node", r.what)
 			return nil
 		}
+		if err == nil {
+			err = k.wait(ctx, say, r)
+		}
+		if err == nil {
+			err = k.step(ctx, r)
+		}
+		if err != nil {
+			return r.stopped(err)
+		}
+		say("%s: every node is told (generation %d, next: %s)", r.what, k.Keys.Generation(), r.phase())
 	}
+}
+
+// wait lets the grace pass before the old key is dropped.
+func (k keys) wait(ctx context.Context, say swarm.Progress, r rotation) error {
+	if r.phase() != pki.Used || r.grace == 0 {
+		return nil
+	}
+	say("%s: the new one is in use; the old one is believed for %s more, until every pod knows", r.what, r.grace)
+	select {
+	case <-time.After(r.grace):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return k.agreed(ctx, say, r) // nodes may have gone, and others been admitted
+}
+
+// step publishes the next phase.
+func (k keys) step(ctx context.Context, r rotation) error {
+	bundle, err := r.next()
+	if err != nil {
+		return err
+	}
+	return k.publish(ctx, bundle)
+}
+
+// stopped adds to the reason why a rotation ends early what that means, if it had begun.
+func (r rotation) stopped(err error) error {
+	if r.phase() == pki.Steady {
+		return err
+	}
+	return fmt.Errorf("%w. The rotation of the %s is unfinished, and the old one is believed as well as the new one: run the same command again to finish it", err, r.what)
 }
 
 // away are the nodes that belong to the swarm and do not answer.
@@ -128,29 +169,58 @@ func (k keys) takeOver(there *state.Entry) error {
 	return nil
 }
 
-// agreed waits until every living node uses this node's generation of keys, and a certificate of the
-// CA that issues now.
-func (k keys) agreed(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, phaseTimeout)
+// agreed waits until every node uses this node's generation of keys, and a certificate of the CA that
+// issues now. One that is down counts: it would come back with keys that nobody believes any more.
+func (k keys) agreed(ctx context.Context, say swarm.Progress, r rotation) error {
+	limited, cancel := context.WithTimeout(ctx, k.limit)
 	defer cancel()
+	quiet := time.After(phaseQuiet)
 	for {
-		want := words(k.Config)
-		var behind []string
-		silent := peers.AskAll(ctx, k.Peers, "words", "", func(m peers.Member, w peers.Words) {
-			if w.Keys != want.Keys || w.Issuer != want.Issuer {
-				behind = append(behind, m.Name)
-			}
-		})
-		behind = append(behind, silent...)
-		if len(behind) == 0 {
+		behind, err := k.behind(limited)
+		if err == nil && len(behind) == 0 {
 			return nil
 		}
 		select {
-		case <-ctx.Done():
-			slices.Sort(behind)
-			return fmt.Errorf("%s did not take the new keys within %s: the old ones still hold; run the same command again when they answer",
-				strings.Join(behind, ", "), phaseTimeout)
+		case <-limited.Done():
+			switch {
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case len(behind) == 0:
+				return err
+			}
+			return fmt.Errorf("%s did not say within %s to have the present keys: bring it back, or remove it with psctl node rm",
+				strings.Join(behind, ", "), k.limit)
+		case <-quiet:
+			if len(behind) > 0 {
+				say("%s: waits for %s", r.what, strings.Join(behind, ", "))
+			}
 		case <-time.After(phasePoll):
 		}
 	}
+}
+
+// behind are the nodes that have not said that they have this node's keys. A newcomer counts from its
+// reservation on: it is given the keys of that moment.
+func (k keys) behind(ctx context.Context) ([]string, error) {
+	want, have := words(k.Config), map[string]bool{}
+	peers.AskAll(ctx, k.Peers, "words", "", func(_ peers.Member, w peers.Words) {
+		have[w.Node] = w.Keys == want.Keys && w.Issuer == want.Issuer
+	})
+	// Who is admitted after this is admitted by a node that has just answered, and gets its keys.
+	if err := k.Store.Barrier(ctx); err != nil {
+		return nil, unavailable(err)
+	}
+	view, missing := k.Store.View(), map[string]bool{}
+	view.Ascend(join.NodesPrefix, join.NodesPrefix+"\xff", func(e *state.Entry) bool {
+		name := e.Key[len(join.NodesPrefix):]
+		missing[name] = !have[name]
+		return true
+	})
+	for _, m := range k.Peers.Members() { // one without a record has yet to write it, or is removed
+		if _, removed := removalOf(view, m.Name); m.Alive() && !removed && !have[m.Name] {
+			missing[m.Name] = true
+		}
+	}
+	maps.DeleteFunc(missing, func(_ string, is bool) bool { return !is })
+	return slices.Sorted(maps.Keys(missing)), nil
 }
