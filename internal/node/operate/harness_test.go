@@ -214,35 +214,3 @@ func TestRemovedAndBackAtOnce(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func TestLeave(t *testing.T) {
-	alone := operateOn(t, "n1")
-	wantError(t, alone.backends[0].Nodes.Leave(t.Context(), swarm.LeaveRequest{}, alone.say), "node n1 is the only one that is alive")
-
-	o := operateOn(t, "n1", "n2", "n3")
-	pods := o.client.CoreV1().Pods("default")
-	yes := true
-	for _, p := range []*corev1.Pod{
-		{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Spec: corev1.PodSpec{NodeName: "n3"}},
-		{ObjectMeta: metav1.ObjectMeta{Name: "every", OwnerReferences: []metav1.OwnerReference{{Kind: "DaemonSet", Name: "d", UID: "d", Controller: &yes}}}, Spec: corev1.PodSpec{NodeName: "n3"}},
-	} {
-		if _, err := pods.Create(t.Context(), p, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := o.backends[2].Nodes.Leave(t.Context(), swarm.LeaveRequest{}, o.say); err != nil {
-		t.Fatalf("%v, said %q", err, o.said)
-	}
-	if who := <-o.left; who != "n3" {
-		t.Errorf("%s left", who)
-	}
-	if _, err := pods.Get(t.Context(), "a", metav1.GetOptions{}); err == nil {
-		t.Error("its pod was not ended")
-	}
-	for _, n := range o.nodes[:2] {
-		nodetest.Eventually(t, n.Name+" counts two replicas, and forgets n3", func() bool {
-			_, known := n.Peers.Member("n3")
-			return len(n.Store.Status().Replicas) == 2 && !known
-		})
-	}
-}

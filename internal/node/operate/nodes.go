@@ -7,21 +7,22 @@ import (
 	"fmt"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/podman-swarm/podman-swarm/internal/control/liveness"
-	"github.com/podman-swarm/podman-swarm/internal/gossip"
 	"github.com/podman-swarm/podman-swarm/internal/join"
 	"github.com/podman-swarm/podman-swarm/internal/state"
 	"github.com/podman-swarm/podman-swarm/internal/swarm"
 )
 
 // nodes changes who belongs to the swarm.
-type nodes struct{ Config }
+type nodes struct {
+	Config
+	// patience is how long pods may take to end before this node leaves.
+	patience time.Duration
+}
 
 // Remove implements swarm.Nodes.
 func (n nodes) Remove(ctx context.Context, name string) error {
@@ -54,15 +55,19 @@ func (n nodes) mustKnow(ctx context.Context, name string, heard bool) error {
 	return swarm.NotFound("there is no node %q: see psctl swarm members", name)
 }
 
-// strikeOut removes a node's object and record. What ran there runs elsewhere after that.
+// strikeOut removes a node's object and record, each also when the other cannot be. What ran there runs
+// elsewhere after that.
 func (n nodes) strikeOut(ctx context.Context, name string) error {
-	err := n.Client.CoreV1().Nodes().Delete(ctx, name, metav1.DeleteOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("delete node %s: %w", name, err)
+	object := n.Client.CoreV1().Nodes().Delete(ctx, name, metav1.DeleteOptions{})
+	_, err := n.Store.Apply(ctx, state.Write{Key: join.NodesPrefix + name, Delete: true, Expect: state.Any})
+	if errors.Is(err, state.ErrConflict) { // there is none
+		err = nil
 	}
-	_, err = n.Store.Apply(ctx, state.Write{Key: join.NodesPrefix + name, Delete: true, Expect: state.Any})
-	if err != nil && !errors.Is(err, state.ErrConflict) { // a conflict: there is none
+	switch {
+	case err != nil:
 		return unavailable(err)
+	case object != nil && !apierrors.IsNotFound(object):
+		return fmt.Errorf("delete node %s: %w", name, object)
 	}
 	return nil
 }
@@ -88,104 +93,4 @@ func (n nodes) annotate(ctx context.Context, name string, value any) error {
 		return swarm.NotFound("there is no node %q: see psctl swarm members", name)
 	}
 	return err
-}
-
-const (
-	// leaveTimeout bounds what a leaving node waits for the others, emptyTimeout what for its pods.
-	leaveTimeout = 90 * time.Second
-	emptyTimeout = 45 * time.Second
-	emptyPoll    = 200 * time.Millisecond
-)
-
-// Leave implements swarm.Nodes.
-func (n nodes) Leave(ctx context.Context, req swarm.LeaveRequest, say swarm.Progress) error {
-	others := 0
-	for _, m := range n.Peers.Members() {
-		if m.State == gossip.Alive && m.Name != n.Node {
-			others++
-		}
-	}
-	if others == 0 && !req.Force {
-		return swarm.Refused("node %s is the only one that is alive: leaving would end the swarm and its state. Say --force to do it, after a backup", n.Node)
-	}
-	// Half a farewell is worse than none: it goes on when the client has gone.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
-	defer cancel()
-	if err := n.farewell(ctx, say); err != nil {
-		if !req.Force {
-			return err
-		}
-		say("the others could not be told everything: %v", err)
-	}
-	say("leaving the gossip")
-	if err := n.Peers.Gossip.Leave(ctx); err != nil && !req.Force {
-		return err
-	}
-	return n.Left()
-}
-
-// farewell tells the others: the pods go elsewhere, and nobody waits for this replica.
-func (n nodes) farewell(ctx context.Context, say swarm.Progress) error {
-	if err := n.empty(ctx, say); err != nil {
-		return err
-	}
-	if err := n.remember(ctx, n.Node, leaveTimeout); err != nil {
-		return err
-	}
-	say("removing the node object of %s", n.Node)
-	if err := n.strikeOut(ctx, n.Node); err != nil {
-		return err
-	}
-	say("leaving the replicated state")
-	if err := n.Store.Leave(ctx); err != nil && !errors.Is(err, state.ErrOnlyReplica) {
-		return unavailable(err)
-	}
-	return nil
-}
-
-// empty has this node's pods end here, so that their replacements never run beside them.
-func (n nodes) empty(ctx context.Context, say swarm.Progress) error {
-	patch := []byte(`{"spec":{"unschedulable":true}}`)
-	if _, err := n.Client.CoreV1().Nodes().Patch(ctx, n.Node, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
-		return fmt.Errorf("cordon node %s: %w", n.Node, err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, emptyTimeout)
-	defer cancel()
-	pods := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("spec.nodeName", n.Node).String()}
-	told := map[types.UID]bool{}
-	for {
-		list, err := n.Client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, pods)
-		if err != nil {
-			return fmt.Errorf("list pods of node %s: %w", n.Node, err)
-		}
-		left := 0
-		for i := range list.Items {
-			p := &list.Items[i]
-			if daemon(p) { // made again until the Node object is gone, which ends them too
-				continue
-			}
-			left++
-			if told[p.UID] || p.DeletionTimestamp != nil {
-				continue
-			}
-			told[p.UID] = true
-			if err := n.Client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-				return fmt.Errorf("delete pod %s/%s: %w", p.Namespace, p.Name, err)
-			}
-		}
-		if left == 0 {
-			return nil
-		}
-		say("%d pods of this node end", left)
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%d pods did not end within %s: look at them with psctl get pods -A -o wide, or say --force", left, emptyTimeout)
-		case <-time.After(emptyPoll):
-		}
-	}
-}
-
-func daemon(p *corev1.Pod) bool {
-	owner := metav1.GetControllerOf(p)
-	return owner != nil && owner.Kind == "DaemonSet"
 }

@@ -60,7 +60,7 @@ func New(cfg Config) (b swarm.Backend, run func(context.Context) error) {
 	})
 	cfg.Peers.AnswerFetches(kept.openOwn)
 	b = swarm.Backend{
-		Reader: reader{cfg, told}, Tokens: tokens{cfg}, Conflicts: conflicts{cfg.Store, told}, Nodes: nodes{cfg}, Keys: keys{cfg, phaseTimeout},
+		Reader: reader{cfg, told}, Tokens: tokens{cfg}, Conflicts: conflicts{cfg.Store, told}, Nodes: nodes{cfg, emptyTimeout}, Keys: keys{cfg, phaseTimeout},
 		Backups: kept, Files: kept, Drills: rehearsed,
 	}
 	return b, func(ctx context.Context) error {
