@@ -266,7 +266,7 @@ func (a *Agent) onTransition(t probe.Transition) {
 }
 
 func (a *Agent) onProbeEvent(e probe.Event) {
-	a.host.Events.Event(worker.ContainerRef(e.Target.Pod, e.Target.Container.Name), corev1.EventTypeWarning, e.Reason, e.Message)
+	a.host.Events.Event(plan.ContainerRef(e.Target.Pod, e.Target.Container.Name), corev1.EventTypeWarning, e.Reason, e.Message)
 }
 
 // poke has a pod's worker look again.

@@ -32,7 +32,7 @@ func (d *deadline) end() (time.Time, <-chan struct{}) {
 	pod, _, changed := d.w.current()
 	g := orphanGrace
 	if pod != nil {
-		g = time.Duration(grace(pod)) * time.Second
+		g = time.Duration(plan.Grace(pod)) * time.Second
 		if d.probe != nil && pod.DeletionTimestamp == nil {
 			g = time.Duration(*d.probe) * time.Second
 		}

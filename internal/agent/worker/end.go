@@ -87,7 +87,7 @@ func (w *Worker) stop(ctx context.Context, pod *corev1.Pod) error {
 		if c.State == plan.Exited || c.State == plan.Created {
 			continue
 		}
-		k := plan.Kill{Container: c, Message: "Stopping container " + c.Name, Spec: specOf(pod, c.Name)}
+		k := plan.Kill{Container: c, Message: "Stopping container " + c.Name, Spec: plan.SpecOf(pod, c.Name)}
 		kills = append(kills, k)
 	}
 	if len(kills) == 0 {
@@ -212,7 +212,7 @@ func (w *Worker) settle(ctx context.Context, pod *corev1.Pod) {
 				continue
 			}
 		}
-		if spec := specOf(pod, c.Name); spec != nil && message == "" {
+		if spec := plan.SpecOf(pod, c.Name); spec != nil && message == "" {
 			message = podfile.Termination(spec, w.terminationLog(c.Name, c.Attempt),
 				w.logPath(pod, c.Name, c.Attempt), e.ExitCode != 0)
 		}

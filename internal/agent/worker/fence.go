@@ -108,7 +108,7 @@ func (w *Worker) suspend(ctx context.Context, pod *corev1.Pod) error {
 	var kills []plan.Kill
 	for _, c := range w.running() {
 		kills = append(kills, plan.Kill{
-			Container: c, Spec: specOf(pod, c.Name), Restart: true, Message: "Stopping container " + c.Name + ": " + why,
+			Container: c, Spec: plan.SpecOf(pod, c.Name), Restart: true, Message: "Stopping container " + c.Name + ": " + why,
 		})
 	}
 	for i := range pod.Spec.Containers {

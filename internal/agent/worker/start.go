@@ -343,7 +343,7 @@ func (w *Worker) watch(pod *corev1.Pod, id string) {
 	if !ok || e.Init || e.State != plan.Running {
 		return
 	}
-	spec := specOf(pod, e.Name)
+	spec := plan.SpecOf(pod, e.Name)
 	if spec == nil || spec.LivenessProbe == nil && spec.ReadinessProbe == nil && spec.StartupProbe == nil {
 		return
 	}

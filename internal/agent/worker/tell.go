@@ -120,7 +120,7 @@ func (w *Worker) health(pod *corev1.Pod, containers []plan.Container) map[string
 	out := make(map[string]plan.Health, len(containers))
 	for i := range containers {
 		c := &containers[i]
-		spec := specOf(pod, c.Name)
+		spec := plan.SpecOf(pod, c.Name)
 		e, ok := w.host.Ledger.Get(c.ID)
 		if c.State != plan.Running || spec == nil || !ok {
 			continue

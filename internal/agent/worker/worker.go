@@ -126,7 +126,7 @@ func (w *Worker) Reconsider() {
 func (w *Worker) Update(pod *corev1.Pod) {
 	w.mu.Lock()
 	ending := pod.DeletionTimestamp != nil &&
-		(w.pod == nil || w.pod.DeletionTimestamp == nil || grace(pod) != grace(w.pod))
+		(w.pod == nil || w.pod.DeletionTimestamp == nil || plan.Grace(pod) != plan.Grace(w.pod))
 	w.pod = pod
 	w.broadcast(ending)
 	w.mu.Unlock()
@@ -260,9 +260,9 @@ func (w *Worker) event(container, kind, reason, message string) {
 	if pod == nil {
 		return
 	}
-	ref := podRef(pod)
+	ref := plan.PodRef(pod)
 	if container != "" {
-		ref = ContainerRef(pod, container)
+		ref = plan.ContainerRef(pod, container)
 	}
 	w.host.Events.Event(ref, kind, reason, message)
 }

@@ -1,4 +1,4 @@
-package worker
+package plan
 
 import (
 	"fmt"
@@ -6,7 +6,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-func podRef(pod *corev1.Pod) *corev1.ObjectReference {
+// PodRef refers to a pod in an event.
+func PodRef(pod *corev1.Pod) *corev1.ObjectReference {
 	return &corev1.ObjectReference{
 		Kind: "Pod", APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID,
 		ResourceVersion: pod.ResourceVersion,
@@ -15,7 +16,7 @@ func podRef(pod *corev1.Pod) *corev1.ObjectReference {
 
 // ContainerRef refers to a container of a pod, as upstream's GenerateContainerRef does.
 func ContainerRef(pod *corev1.Pod, name string) *corev1.ObjectReference {
-	ref := podRef(pod)
+	ref := PodRef(pod)
 	for i := range pod.Spec.InitContainers {
 		if pod.Spec.InitContainers[i].Name == name {
 			ref.FieldPath = fmt.Sprintf("spec.initContainers{%s}", name)
@@ -29,7 +30,8 @@ func ContainerRef(pod *corev1.Pod, name string) *corev1.ObjectReference {
 	return ref
 }
 
-func grace(pod *corev1.Pod) int64 {
+// Grace is how long the pod may take to stop, in seconds.
+func Grace(pod *corev1.Pod) int64 {
 	switch {
 	case pod.DeletionGracePeriodSeconds != nil:
 		return *pod.DeletionGracePeriodSeconds
@@ -39,7 +41,8 @@ func grace(pod *corev1.Pod) int64 {
 	return corev1.DefaultTerminationGracePeriodSeconds
 }
 
-func specOf(pod *corev1.Pod, name string) *corev1.Container {
+// SpecOf finds a container of a pod, nil when there is none of that name.
+func SpecOf(pod *corev1.Pod, name string) *corev1.Container {
 	if pod == nil {
 		return nil
 	}
