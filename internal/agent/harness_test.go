@@ -152,6 +152,7 @@ type world struct {
 	writes  *counter
 	fence   *gate
 	elders  *elders
+	stuck   stuck
 }
 
 // elders are Predecessors that a test commands.
@@ -315,8 +316,8 @@ func (w *world) start() {
 	w.t.Helper()
 	a, err := New(Config{
 		NodeName: nodeName, NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
-		PodCIDR: netip.MustParsePrefix("10.244.0.0/24"), DataDir: w.dir, RunDir: w.run, Client: w.api,
-		Runtime: w.podman, Network: w.net, Volumes: w.volumes, Exits: w.podman.WatchExits,
+		PodCIDR: netip.MustParsePrefix("10.244.0.0/24"), DataDir: w.dir, RunDir: w.run, Client: stuckAPI{w.api, &w.stuck},
+		Runtime: stuckPodman{w.podman, &w.stuck}, Network: w.net, Volumes: stuckVolumes{w.volumes, &w.stuck}, Exits: w.podman.WatchExits,
 		Log: slog.New(slog.DiscardHandler), Fence: w.fence, Predecessors: w.elders,
 	})
 	if err != nil {

@@ -40,7 +40,7 @@ type Objects struct {
 type objectKey struct{ kind, namespace, name string }
 
 type object struct {
-	mu    sync.Mutex // held while it is read, so that many who ask cause one read
+	lock  chan struct{} // capacity 1, full while it is read, so that many who ask cause one read
 	at    time.Time
 	value any
 	err   error
@@ -53,14 +53,14 @@ func New(client kubernetes.Interface, allocatable func() corev1.ResourceList, no
 
 // ConfigMap implements volume.Sources.
 func (o *Objects) ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error) {
-	return read(o, objectKey{"ConfigMap", namespace, name}, func() (*corev1.ConfigMap, error) {
+	return read(ctx, o, objectKey{"ConfigMap", namespace, name}, func() (*corev1.ConfigMap, error) {
 		return o.client.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
 	}, func(c *corev1.ConfigMap) bool { return c.Immutable != nil && *c.Immutable })
 }
 
 // Secret implements volume.Sources.
 func (o *Objects) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
-	return read(o, objectKey{"Secret", namespace, name}, func() (*corev1.Secret, error) {
+	return read(ctx, o, objectKey{"Secret", namespace, name}, func() (*corev1.Secret, error) {
 		return o.client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
 	}, func(s *corev1.Secret) bool { return s.Immutable != nil && *s.Immutable })
 }
@@ -87,16 +87,21 @@ func (o *Objects) ServiceList(namespace string) ([]*corev1.Service, error) {
 	return all, nil
 }
 
-func read[T any](o *Objects, key objectKey, get func() (T, error), immutable func(T) bool) (T, error) {
+func read[T any](ctx context.Context, o *Objects, key objectKey, get func() (T, error), immutable func(T) bool) (T, error) {
 	o.mu.Lock()
 	x := o.cached[key]
 	if x == nil {
-		x = &object{}
+		x = &object{lock: make(chan struct{}, 1)}
 		o.cached[key] = x
 	}
 	o.mu.Unlock()
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	var none T
+	select {
+	case x.lock <- struct{}{}:
+	case <-ctx.Done(): // without a leader those before it wait for theirs, one after the other
+		return none, context.Cause(ctx)
+	}
+	defer func() { <-x.lock }()
 	if v, ok := x.value.(T); ok && x.err == nil && (immutable(v) || o.now().Sub(x.at) < reread) {
 		return v, nil
 	}
@@ -107,7 +112,6 @@ func read[T any](o *Objects, key objectKey, get func() (T, error), immutable fun
 	}
 	x.value, x.err, x.at = v, err, o.now()
 	if err != nil {
-		var none T
 		return none, err
 	}
 	return v, nil
@@ -119,11 +123,13 @@ func (o *Objects) Expire() {
 	defer o.mu.Unlock()
 	old := o.now().Add(-forget)
 	for k, x := range o.cached {
-		if x.mu.TryLock() {
+		select {
+		case x.lock <- struct{}{}:
 			if x.at.Before(old) {
 				delete(o.cached, k)
 			}
-			x.mu.Unlock()
+			<-x.lock
+		default: // it is being read
 		}
 	}
 }

@@ -1,13 +1,19 @@
 package objects
 
 import (
+	"context"
+	"errors"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 )
 
 func TestReads(t *testing.T) {
@@ -45,6 +51,38 @@ func TestReads(t *testing.T) {
 	if len(o.cached) != 0 {
 		t.Errorf("%d objects are remembered for nobody", len(o.cached))
 	}
+}
+
+// Who waits for another's read of the same object gives up when he must, not when that ends.
+func TestGivesUpWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := fake.NewClientset(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "a"}})
+		answer := make(chan struct{}) // there is no leader
+		client.PrependReactor("get", "configmaps", func(clienttesting.Action) (bool, runtime.Object, error) {
+			<-answer
+			return false, nil, nil
+		})
+		o := New(client, nil, time.Now)
+		var g sync.WaitGroup
+		g.Go(func() {
+			if _, err := o.ConfigMap(t.Context(), "ns", "a"); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		begun := time.Now()
+		if _, err := o.ConfigMap(ctx, "ns", "a"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		if took := time.Since(begun); took != time.Second {
+			t.Errorf("it gave up after %v", took)
+		}
+		o.Expire()
+		close(answer)
+		g.Wait()
+	})
 }
 
 // An absent object is told in a kubelet's words, and looked for again at once when it appears.

@@ -35,7 +35,7 @@ func (w *Worker) terminate(ctx context.Context, pod *corev1.Pod) error {
 	if err := w.stop(ctx, pod); err != nil {
 		return err
 	}
-	if err := w.tell(ctx, pod, true); err != nil {
+	if err := w.tell(pod, true); err != nil {
 		return err
 	}
 	if err := w.clean(ctx); err != nil {
@@ -59,7 +59,7 @@ func (w *Worker) finish(ctx context.Context, pod *corev1.Pod) error {
 	if err := w.stop(ctx, pod); err != nil {
 		return err
 	}
-	if err := w.tell(ctx, pod, true); err != nil {
+	if err := w.tell(pod, true); err != nil {
 		return err
 	}
 	if err := w.clean(ctx); err != nil {

@@ -73,7 +73,7 @@ func (w *Worker) await(ctx context.Context, pod *corev1.Pod) error {
 		w.waiting[pod.Spec.Containers[i].Name] = plan.Waiting{Reason: reasonPredecessor, Message: w.until}
 	}
 	w.note(reasonPredecessor, w.until)
-	return w.tell(ctx, pod, false)
+	return w.tell(pod, false)
 }
 
 // goOn forgets why containers waited that need not wait any more.
@@ -117,12 +117,13 @@ func (w *Worker) suspend(ctx context.Context, pod *corev1.Pod) error {
 	if err := w.killAll(ctx, pod, kills); err != nil {
 		return err
 	}
-	return w.tell(ctx, pod, false)
+	return w.tell(pod, false)
 }
 
 // mustBeSingle tells whether the pod must not run twice at a time. What cannot be found out counts as such.
 func (w *Worker) mustBeSingle(ctx context.Context, pod *corev1.Pod) bool {
-	if w.single == nil {
+	known := w.single.Load()
+	if known == nil {
 		ctx, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()
 		unknown := false
@@ -138,7 +139,20 @@ func (w *Worker) mustBeSingle(ctx context.Context, pod *corev1.Pod) bool {
 		if !is && unknown {
 			return true // and ask again
 		}
-		w.single = &is
+		w.single.Store(&is)
+		return is
 	}
-	return *w.single
+	return *known
+}
+
+// maybeSingle tells without the API whether the pod may be one that must not run twice. The caller holds mu.
+func (w *Worker) maybeSingle() bool {
+	if known := w.single.Load(); known != nil {
+		return *known
+	}
+	return w.pod == nil || single.Pod(w.pod, func(string) *corev1.PersistentVolumeClaim {
+		return &corev1.PersistentVolumeClaim{Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+		}}
+	})
 }

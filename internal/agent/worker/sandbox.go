@@ -25,7 +25,7 @@ import (
 func (w *Worker) ensureSandbox(ctx context.Context, pod *corev1.Pod, takeOver bool) error {
 	if w.sandbox {
 		if w.paths == nil || w.synced != volumeKey(pod) {
-			return w.setupVolumes(ctx, pod)
+			return w.setupVolumes(pod)
 		}
 		return nil
 	}
@@ -33,7 +33,7 @@ func (w *Worker) ensureSandbox(ctx context.Context, pod *corev1.Pod, takeOver bo
 	for _, n := range w.host.Volumes.Notes(pod) {
 		w.note("VolumeNote", n)
 	}
-	if err := w.setupVolumes(ctx, pod); err != nil && !takeOver {
+	if err := w.setupVolumes(pod); err != nil && !takeOver {
 		return err
 	}
 	if err := w.attach(ctx, pod); err != nil {
@@ -84,7 +84,7 @@ func (w *Worker) group(ctx context.Context, pod *corev1.Pod) error {
 		}
 		// A pod with an infra container does not survive a boot: Podman forgets its control group.
 		// How its containers ended is told before their records go.
-		if err := errors.Join(w.tell(ctx, pod, false), w.host.Runtime.RemovePod(ctx, x.ID)); err != nil {
+		if err := errors.Join(w.tell(pod, false), w.host.Runtime.RemovePod(ctx, x.ID)); err != nil {
 			return err
 		}
 		for _, c := range w.host.Ledger.Of(w.uid) {

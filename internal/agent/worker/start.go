@@ -50,7 +50,7 @@ func (w *Worker) start(ctx context.Context, pod *corev1.Pod, s plan.Start) error
 			return err
 		}
 	}
-	img, err := w.image(ctx, pod, s)
+	img, err := w.image(pod, s)
 	if err != nil {
 		return err
 	}
@@ -79,9 +79,9 @@ func (w *Worker) start(ctx context.Context, pod *corev1.Pod, s plan.Start) error
 	return w.postStart(ctx, pod, s, id)
 }
 
-// startFailed makes the error of a failed start and writes its event.
+// startFailed makes the error of a failed start and writes its event, unless that was merely cut short.
 func (w *Worker) startFailed(s plan.Start, reason string, err error) error {
-	if errors.Is(err, podman.ErrUnavailable) {
+	if errors.Is(err, podman.ErrUnavailable) || w.hurried() != nil {
 		return err
 	}
 	err = words(err)
@@ -102,15 +102,15 @@ func words(err error) error {
 }
 
 // image ensures the container's image. While it is pulled the pod leaves its slot to others.
-func (w *Worker) image(ctx context.Context, pod *corev1.Pod, s plan.Start) (podman.Image, error) {
+func (w *Worker) image(pod *corev1.Pod, s plan.Start) (podman.Image, error) {
 	return w.host.Images.Ensure(w.urgent, image.Request{ // see urgent
 		Pod: pod, Container: s.Spec,
-		Secrets: func() []corev1.Secret { return w.pullSecrets(ctx, pod) },
+		Secrets: func() []corev1.Secret { return w.pullSecrets(w.urgent, pod) },
 		Record: func(kind, reason, message string) {
 			w.event(s.Spec.Name, kind, reason, message)
 			if reason == "Pulling" {
 				w.release()
-				if err := w.tell(ctx, pod, false); err != nil {
+				if err := w.tell(pod, false); err != nil {
 					w.log.Debug("tell before pull", "err", err)
 				}
 			}
@@ -132,7 +132,7 @@ func (w *Worker) pullSecrets(ctx context.Context, pod *corev1.Pod) []corev1.Secr
 		}
 		out = append(out, *s)
 	}
-	if len(missing) > 0 {
+	if len(missing) > 0 && ctx.Err() == nil {
 		w.event("", corev1.EventTypeWarning, "FailedToRetrieveImagePullSecret", fmt.Sprintf(
 			"Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.",
 			strings.Join(missing, ", ")))
@@ -146,7 +146,7 @@ func (w *Worker) compile(ctx context.Context, pod *corev1.Pod, s plan.Start, img
 	if err != nil {
 		return podman.ContainerSpec{}, err
 	}
-	env, err := w.env(ctx, pod, s.Spec)
+	env, err := w.env(w.urgent, pod, s.Spec) // see urgent
 	if err != nil {
 		return podman.ContainerSpec{}, configError(err)
 	}

@@ -25,7 +25,7 @@ func (w *Worker) sync(ctx context.Context, pod *corev1.Pod) (time.Time, error) {
 		for i := range pod.Spec.Containers {
 			w.waiting[pod.Spec.Containers[i].Name] = plan.Waiting{Reason: "NotSupported", Message: why}
 		}
-		return time.Time{}, w.tell(ctx, pod, false)
+		return time.Time{}, w.tell(pod, false)
 	}
 	if len(pod.Spec.EphemeralContainers) > 0 {
 		w.note("NotSupported", "Not started: ephemeral containers are not supported yet")
@@ -44,7 +44,7 @@ func (w *Worker) sync(ctx context.Context, pod *corev1.Pod) (time.Time, error) {
 		return time.Time{}, w.finish(ctx, pod)
 	}
 	if w.urgent.Err() == nil {
-		err = errors.Join(err, w.tell(ctx, pod, false))
+		err = errors.Join(err, w.tell(pod, false))
 	}
 	if w.sandbox {
 		at = earliest(at, w.refresh)
@@ -81,7 +81,7 @@ func (w *Worker) act(ctx context.Context, pod *corev1.Pod) (time.Time, error) {
 			w.waiting[name] = why
 		}
 		if p.Idle() {
-			return p.Wake, w.keepUp(ctx, pod)
+			return p.Wake, w.keepUp(pod)
 		}
 		if err := w.carryOut(ctx, pod, p); err != nil { // see urgent
 			return p.Wake, err
@@ -168,20 +168,20 @@ func (w *Worker) startOne(ctx context.Context, pod *corev1.Pod, s plan.Start) er
 }
 
 // keepUp brings the volumes of a running pod up to date when it is time, or the pod changed.
-func (w *Worker) keepUp(ctx context.Context, pod *corev1.Pod) error {
+func (w *Worker) keepUp(pod *corev1.Pod) error {
 	now := w.host.Now()
 	changed := w.synced != "" && w.synced != volumeKey(pod)
 	if !w.sandbox || (!changed && (w.refresh.IsZero() || w.refresh.After(now))) {
 		return nil
 	}
-	return w.setupVolumes(ctx, pod)
+	return w.setupVolumes(pod)
 }
 
 // setupVolumes makes the volumes, or refreshes them.
-func (w *Worker) setupVolumes(ctx context.Context, pod *corev1.Pod) error {
-	paths, err := w.host.Volumes.Setup(ctx, pod)
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+func (w *Worker) setupVolumes(pod *corev1.Pod) error {
+	paths, err := w.host.Volumes.Setup(w.urgent, pod) // see urgent
+	if why := w.hurried(); why != nil {
+		return why
 	}
 	w.schedule(pod)
 	if err != nil {

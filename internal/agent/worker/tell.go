@@ -54,8 +54,9 @@ func (w *Worker) status(pod *corev1.Pod, ended bool) corev1.PodStatus {
 }
 
 // tell writes the status to the API if it differs from what is there. Unless the pod has ended it is
-// never told as over.
-func (w *Worker) tell(ctx context.Context, pod *corev1.Pod, ended bool) error {
+// never told as over. Without a leader a write takes long, which what is urgent does not wait for: the next
+// step writes it again.
+func (w *Worker) tell(pod *corev1.Pod, ended bool) error {
 	old := w.Base(pod)
 	s := w.status(pod, ended)
 	if !ended {
@@ -68,7 +69,7 @@ func (w *Worker) tell(ctx context.Context, pod *corev1.Pod, ended bool) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(w.urgent, callTimeout) // see urgent
 	defer cancel()
 	got, err := w.host.Client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType,
 		patch, metav1.PatchOptions{}, "status")

@@ -44,8 +44,11 @@ type Worker struct {
 	told     *corev1.PodStatus
 	revision uint64
 
-	// urgent is the present step's context: it also ends when the pod is to go. Only what may be
-	// left undone half way waits on it: slots, pulls, postStart hooks.
+	// single: the pod must not run twice; nil: not known yet.
+	single atomic.Pointer[bool]
+
+	// urgent is the present step's context: it also ends when the pod is to go, or to be stopped. Only what
+	// may be left undone half way waits on it: slots, pulls, postStart hooks, the API, volumes.
 	urgent   context.Context //nolint:containedctx // lives for one step
 	adopted  bool
 	sandbox  bool // network, files and volumes of the pod are there
@@ -65,7 +68,6 @@ type Worker struct {
 	deleted  bool   // the API has been asked to forget the pod
 	cleaned  bool   // nothing of it is left on this host but logs
 	slot     bool   // holds one of the agent's slots
-	single   *bool  // the pod must not run twice; nil: not known yet
 	hasty    bool   // what is being stopped must not take longer than the fence allows
 	until    string // what it waits for before it may be started, for a user
 }
@@ -114,10 +116,12 @@ func (w *Worker) Poke() {
 	}
 }
 
-// Reconsider has the worker look again soon, and what is being stopped look whether it must hurry.
+// Reconsider has the worker look again soon, and what is being stopped look whether it must hurry. Behind the
+// fence a pod that must not run twice is stopped at once, not when a pull ends, or a write that no leader
+// takes. Any other is spared: a hook that is cut short is not run again.
 func (w *Worker) Reconsider() {
 	w.mu.Lock()
-	w.broadcast(false)
+	w.broadcast(w.host.Fence != nil && w.host.Fence.Cut() && w.maybeSingle())
 	w.mu.Unlock()
 	w.Poke()
 }
