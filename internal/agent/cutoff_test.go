@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -86,4 +87,39 @@ func TestCutOffSparesHooksOfOthers(t *testing.T) {
 			w.t.Errorf("%d hooks were begun, %d cut short", hooks, cut)
 		}
 	})
+}
+
+// An agent that is started on a node that is cut off stops what the one before it left, even if it cannot take
+// that over.
+func TestCutOffStopsWhatCannotBeAdopted(t *testing.T) {
+	for name, hinder := range map[string]func(w *world){
+		"no network":   func(w *world) { w.net.fail = errors.New("network helper lost") },
+		"volumes hang": func(w *world) { w.stuck.volumes.Store(true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.podman.Behave = func(podman.ContainerSpec) podmantest.Behavior { return podmantest.Behavior{IgnoreTerm: true} }
+				w.create(newPod("db-0", ofStatefulSet))
+				w.wait(time.Second)
+				w.want("db-0", "Running c=running+")
+				w.stop()
+				hinder(w)
+				w.fence.set(true, true)
+				w.start()
+				w.wait(5 * time.Second) // the grace
+				if w.running("db-0", "c") != "" {
+					w.t.Error("c still runs when others replace it")
+				}
+				w.wait(leaderless)
+				w.want("db-0", "Running c=NodeCutOff<Error(137)")
+				w.net.mu.Lock()
+				w.net.fail = nil
+				w.net.mu.Unlock()
+				w.stuck.volumes.Store(false)
+				w.fence.set(false, false)
+				w.wait(time.Minute)
+				w.want("db-0", "Running c=running<Error(137)x1+")
+			})
+		})
+	}
 }

@@ -2,7 +2,9 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -14,7 +16,10 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/podman/podmantest"
 )
 
-// stuck says which calls hang until their caller gives up, as those of a node without a network or a leader.
+// leaderless is how long an API server waits for a leader.
+const leaderless = 10 * time.Second
+
+// stuck says which calls hang, most until their caller gives up, as those of a node without a network or a leader.
 type stuck struct{ pulls, statuses, volumes atomic.Bool }
 
 type stuckPodman struct {
@@ -37,8 +42,12 @@ type stuckVolumes struct {
 
 func (v stuckVolumes) Setup(ctx context.Context, pod *corev1.Pod) (map[string]string, error) {
 	if v.stuck.volumes.Load() {
-		<-ctx.Done()
-		return nil, ctx.Err()
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(leaderless):
+			return nil, errors.New("no leader")
+		}
 	}
 	return v.shelves.Setup(ctx, pod)
 }

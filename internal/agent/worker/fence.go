@@ -96,11 +96,9 @@ func (w *Worker) running() []plan.Container {
 }
 
 // suspend stops what runs of the pod, quickly, so that it has ended when the others replace it. It is
-// started again when the fence is gone and the API still has the pod.
+// started again when the fence is gone and the API still has the pod. What a former agent left is stopped
+// before it is adopted: that may wait for the API, or fail, and nothing of it is needed to stop.
 func (w *Worker) suspend(ctx context.Context, pod *corev1.Pod) error {
-	if err := w.adopt(ctx, pod); err != nil {
-		return err
-	}
 	why := "this node does not see a majority of the cluster's nodes"
 	if !w.host.Fence.Cut() {
 		why = "nodes were lost, or met again, a moment ago: it is not known yet whether it runs elsewhere"
@@ -117,7 +115,7 @@ func (w *Worker) suspend(ctx context.Context, pod *corev1.Pod) error {
 	if err := w.killAll(ctx, pod, kills); err != nil {
 		return err
 	}
-	return w.tell(pod, false)
+	return errors.Join(w.adopt(ctx, pod), w.tell(pod, false))
 }
 
 // mustBeSingle tells whether the pod must not run twice at a time. What cannot be found out counts as such.

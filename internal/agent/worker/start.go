@@ -361,6 +361,8 @@ func (w *Worker) target(pod *corev1.Pod, spec *corev1.Container, c plan.Containe
 	t := probe.Target{Pod: pod, Container: spec, ContainerID: c.ID, StartedAt: c.Started}
 	if ips := w.podIPs(pod); len(ips) > 0 {
 		t.PodIP = ips[0]
+	} else {
+		t.PodIP = w.Base(pod).PodIP // it is to be stopped and was not adopted
 	}
 	return t
 }
