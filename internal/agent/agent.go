@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"sync"
 	"time"
@@ -65,7 +66,7 @@ func New(cfg Config) (*Agent, error) {
 		Ledger: ledger.New(boot, bootTime, cfg.Now), Groups: ledger.NewGroups(), Images: image.New(cfg.Runtime, cfg.Now),
 		Objects: objects.New(cfg.Client, a.keeper.Allocatable, cfg.Now), Slots: make(chan struct{}, cfg.Parallel),
 		Prober: probe.New(probe.Config{Exec: a.probeExec, Dial: cfg.Network.DialContext, Log: cfg.Log}),
-		Fence:  cfg.Fence, Facts: a.facts, Allocatable: a.keeper.Allocatable, Trouble: a.trouble, Launched: a.launched, Now: cfg.Now, Log: cfg.Log,
+		Fence:  cfg.Fence, Facts: a.facts, Allocatable: a.keeper.Allocatable, Trouble: a.trouble, Launched: a.launched, Namesake: a.namesake, Now: cfg.Now, Log: cfg.Log,
 	}
 	if cfg.Predecessors != nil {
 		a.host.Wait = func(pod *corev1.Pod) string { return cfg.Predecessors.Wait(pod, a.runs) }
@@ -138,7 +139,7 @@ func (a *Agent) informers() (pods, services informers.SharedInformerFactory) {
 	// The informer is not shared, so adding the handler before its start cannot fail.
 	_, _ = informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { a.onPod(obj) },
-		UpdateFunc: func(_, obj any) { a.onPod(obj) },
+		UpdateFunc: a.onChange,
 		DeleteFunc: func(obj any) { a.onGone(obj) },
 	})
 	services = informers.NewSharedInformerFactoryWithOptions(a.cfg.Client, 0, informers.WithTransform(trimService))
@@ -173,6 +174,16 @@ func trimService(obj any) (any, error) {
 	return obj, nil
 }
 
+// onChange takes a newer version. After a list (as after a merge, or a restore) it may be another pod that took
+// this one's name: then the former one is gone, and nobody says so again.
+func (a *Agent) onChange(was, obj any) {
+	before, ok := was.(*corev1.Pod)
+	if after, is := obj.(*corev1.Pod); ok && is && before.UID != after.UID {
+		a.onGone(before)
+	}
+	a.onPod(obj)
+}
+
 func (a *Agent) onPod(obj any) {
 	pod, ok := obj.(*corev1.Pod)
 	if !ok {
@@ -184,9 +195,17 @@ func (a *Agent) onPod(obj any) {
 		w.Update(pod)
 		return
 	}
-	if a.life != nil {
+	if a.life != nil && a.present(pod) {
 		a.hire(worker.New(a.host, pod.UID, pod))
 	}
+}
+
+// present tells whether the API had this very pod when it was last heard of. What is told of one comes later,
+// and may be of one that has been replaced since; its end is told next.
+func (a *Agent) present(pod *corev1.Pod) bool {
+	obj, ok, err := a.pods.GetByKey(pod.Namespace + "/" + pod.Name)
+	now, is := obj.(*corev1.Pod)
+	return err == nil && ok && is && now.UID == pod.UID
 }
 
 func (a *Agent) onGone(obj any) {
@@ -211,13 +230,30 @@ func (a *Agent) hire(w *worker.Worker) {
 	life := a.life
 	a.running.Go(func() {
 		w.Run(life)
-		defer a.nudge()
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if a.workers[uid] == w {
-			delete(a.workers, uid)
+		if life.Err() != nil {
+			return // it was told to stop, its pod was not: nobody may take that for its end
 		}
+		a.mu.Lock()
+		delete(a.workers, uid)
+		a.mu.Unlock()
+		a.pokeWaiting() // one of its name may wait for this
+		a.nudge()
 	})
+}
+
+// namesake tells, for a user, which pod that had this one's name before has not ended here; empty: none. As with
+// a kubelet the sandboxes of one full name never overlap: whoever writes a file, or announces itself, by that
+// name relies on it. The API has one pod of a name, and those it has no more wait for nobody: no two wait for
+// each other.
+func (a *Agent) namesake(pod *corev1.Pod) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for uid, w := range a.workers {
+		if uid != pod.UID && w.Lingers(pod.Namespace, pod.Name) {
+			return fmt.Sprintf("waits until pod UID %s, which had this name before, has ended on this node", uid)
+		}
+	}
+	return ""
 }
 
 // begin starts a worker for every pod the API has, and one for every leftover of one it has not.
@@ -243,7 +279,7 @@ func (a *Agent) begin(ctx context.Context) {
 	for uid := range left {
 		if a.workers[uid] == nil {
 			a.cfg.Log.Info("removing what is left of a pod the API does not have", "pod", string(uid))
-			a.hire(worker.Leftover(a.host, uid)) // as above
+			a.hire(worker.Leftover(a.host, uid, a.host.Ledger.Pod(uid))) // as above
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 type Entry struct {
 	plan.Container
 	UID     types.UID
+	Pod     types.NamespacedName // as Podman's labels say; empty when it was not read from Podman
 	PID     int
 	Static  string        // Podman's directory of the container; known after an inspection
 	Ended   chan struct{} // closed when it has ended or is gone
@@ -76,6 +77,16 @@ func (l *Ledger) UIDs() map[types.UID]bool {
 		out[uid] = true
 	}
 	return out
+}
+
+// Pod returns the name of a pod whose containers were read from Podman, empty when there are none.
+func (l *Ledger) Pod(uid types.UID) types.NamespacedName {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.byPod[uid] {
+		return e.Pod
+	}
+	return types.NamespacedName{}
 }
 
 // Get returns a copy of what is known of a container.
@@ -243,7 +254,7 @@ func (l *Ledger) Replace(list []podman.Container, begun time.Time) map[types.UID
 // convert reads what a list says of a container of ours.
 func (l *Ledger) convert(c *podman.Container, id podspec.Ident) *Entry {
 	e := &Entry{
-		UID: types.UID(id.UID), PID: c.Pid, Static: c.StaticDir,
+		UID: types.UID(id.UID), Pod: types.NamespacedName{Namespace: id.Namespace, Name: id.Pod}, PID: c.Pid, Static: c.StaticDir,
 		Container: plan.Container{
 			ID: c.ID, Name: id.Container, Init: id.Init, Attempt: id.Attempt, Hash: id.Hash, Boot: id.BootID,
 			ExitCode: c.ExitCode, Created: c.Created, Started: c.Started, Finished: c.Finished,

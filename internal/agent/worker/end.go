@@ -41,6 +41,7 @@ func (w *Worker) terminate(ctx context.Context, pod *corev1.Pod) error {
 	if err := w.clean(ctx); err != nil {
 		return err
 	}
+	w.vacated.Store(true) // before the API has the next one of its name
 	if err := w.removeLogs(pod); err != nil {
 		return err
 	}
@@ -53,7 +54,7 @@ func (w *Worker) terminate(ctx context.Context, pod *corev1.Pod) error {
 
 // finish ends a pod that is over but stays in the API: its logs stay too.
 func (w *Worker) finish(ctx context.Context, pod *corev1.Pod) error {
-	if w.cleaned {
+	if w.vacated.Load() {
 		return nil
 	}
 	if err := w.stop(ctx, pod); err != nil {
@@ -65,7 +66,7 @@ func (w *Worker) finish(ctx context.Context, pod *corev1.Pod) error {
 	if err := w.clean(ctx); err != nil {
 		return err
 	}
-	w.cleaned = true
+	w.vacated.Store(true)
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/podman-swarm/podman-swarm/internal/agent/plan"
 	"github.com/podman-swarm/podman-swarm/internal/single"
@@ -21,7 +22,7 @@ type Fence interface {
 const (
 	// reasonCutOff is why a container waits that was stopped, or is not started, behind the fence.
 	reasonCutOff = "NodeCutOff"
-	// reasonPredecessor is why one waits until another pod, which a merge replaced by its own, has ended.
+	// reasonPredecessor is why one waits until another pod, in whose place it is, has ended.
 	reasonPredecessor = "PredecessorNotEnded"
 )
 
@@ -38,22 +39,33 @@ func (w *Worker) fenced(ctx context.Context, pod *corev1.Pod) bool {
 	return f.Cut() || len(w.running()) == 0
 }
 
-// succeeds tells whether the pod must wait for the end of another one, which it replaced in a merge.
-// What runs already runs on: it has waited.
+// succeeds tells whether the pod must wait for the end of another one: of its name on this node, or, if it must
+// not run twice, anywhere, which it replaced in a merge. What runs already runs on: it has waited.
 func (w *Worker) succeeds(ctx context.Context, pod *corev1.Pod) bool {
 	w.until = ""
-	if w.host.Wait == nil || len(w.running()) > 0 || !w.mustBeSingle(ctx, pod) {
+	if len(w.running()) > 0 {
 		w.waits.Store(false)
 		return false
 	}
 	w.waits.Store(true) // before it asks: a change of the answer must not go by unheard
-	w.until = w.host.Wait(pod)
+	w.until = w.host.Namesake(pod)
+	if w.until == "" && w.host.Wait != nil && w.mustBeSingle(ctx, pod) {
+		w.until = w.host.Wait(pod)
+	}
 	w.waits.Store(w.until != "")
 	return w.until != ""
 }
 
 // Waits tells whether the worker waits for another pod's end, and is to be poked when that may have come.
 func (w *Worker) Waits() bool { return w.waits.Load() }
+
+// Lingers tells whether this is the worker of a pod of that name which the API has no more, and which may
+// not have ended yet.
+func (w *Worker) Lingers(namespace, name string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.gone && w.name == (types.NamespacedName{Namespace: namespace, Name: name}) && !w.vacated.Load()
+}
 
 // held tells whether the pod must not be started now, whatever it was a moment ago.
 func (w *Worker) held(ctx context.Context, pod *corev1.Pod) error {

@@ -101,6 +101,9 @@ type Host struct {
 
 	// Fence says whether pods that must not run twice may run here; nil: they may.
 	Fence Fence
+	// Namesake tells why a pod must not be started yet, for a user: one that had its name before has not ended
+	// here. Empty: it may be.
+	Namesake func(pod *corev1.Pod) string
 	// Wait tells why a pod that must not run twice must not be started yet, for a user: what it replaced in
 	// a merge may run still. Empty: it may be; nil: all may.
 	Wait func(pod *corev1.Pod) string

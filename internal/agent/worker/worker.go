@@ -29,11 +29,13 @@ const (
 type Worker struct {
 	host *Host
 	uid  types.UID
+	name types.NamespacedName // the pod's; empty for a leftover of which nothing tells
 	log  *slog.Logger
 
-	wake  chan struct{} // capacity 1
-	waits atomic.Bool   // see Waits
-	mu    sync.Mutex
+	wake    chan struct{} // capacity 1
+	waits   atomic.Bool   // see Waits
+	vacated atomic.Bool   // nothing of the pod is left on this host but logs, or ever will be
+	mu      sync.Mutex
 	// pod is the newest version known; nil for leftovers of a pod the API never told us of.
 	pod  *corev1.Pod
 	gone bool // the API has it no more
@@ -66,7 +68,6 @@ type Worker struct {
 	synced   string          // resourceVersion the volumes were last made from
 	retries  int
 	deleted  bool   // the API has been asked to forget the pod
-	cleaned  bool   // nothing of it is left on this host but logs
 	slot     bool   // holds one of the agent's slots
 	hasty    bool   // what is being stopped must not take longer than the fence allows
 	until    string // what it waits for before it may be started, for a user
@@ -84,14 +85,17 @@ func New(host *Host, uid types.UID, pod *corev1.Pod) *Worker {
 		noted:    map[string]bool{},
 	}
 	if pod != nil {
-		w.log = host.Log.With("pod", pod.Namespace+"/"+pod.Name)
+		w.name = types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}
+		w.log = host.Log.With("pod", w.name.String())
 	}
 	return w
 }
 
-// Leftover returns a worker that removes what is left of a pod the API does not have.
-func Leftover(host *Host, uid types.UID) *Worker {
+// Leftover returns a worker that removes what is left of a pod the API does not have, of that name as far as
+// it is known.
+func Leftover(host *Host, uid types.UID, name types.NamespacedName) *Worker {
 	w := New(host, uid, nil)
+	w.name = name
 	w.gone, w.known = true, true
 	return w
 }
