@@ -33,6 +33,7 @@ type Log struct {
 	timer  *time.Timer   // pending update of the mark
 	marks  sync.WaitGroup
 	closed bool
+	cut    bool // the end was dropped, and nothing has come in its place
 }
 
 const (
@@ -145,9 +146,23 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err := l.store(entries); err != nil {
+		if l.cut {
+			// Raft drops a tail only to put another in its place. Where that fails it goes on believing in the
+			// dropped one, and refuses what follows the true end for ever: it must look again.
+			l.fail(err)
+		}
+		return fmt.Errorf("append to log: %w", err)
+	}
+	l.cut = false
+	return nil
+}
+
+// store appends a group. Called with the lock held.
+func (l *Log) store(entries []*raft.Log) error {
 	s, err := l.room(entries)
 	if err != nil {
-		return fmt.Errorf("append to log: %w", err)
+		return err
 	}
 	l.buf = l.buf[:0]
 	offs := make([]int64, len(entries))
@@ -156,7 +171,7 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 		l.buf = s.appendRecord(l.buf, e, i)
 	}
 	if err := l.write(s); err != nil {
-		return fmt.Errorf("append to log: %w", err)
+		return err
 	}
 	for i, e := range entries {
 		s.add(offs[i], e.Type)
@@ -280,6 +295,7 @@ func (l *Log) DeleteRange(from, to uint64) error {
 	if err := l.meta.setMark(keyLogMark, min(keep, l.meta.mark(keyLogMark))); err != nil {
 		return fmt.Errorf("delete log entries from %d: %w", from, err)
 	}
+	l.cut = true
 	return l.dropFrom(max(from, first))
 }
 

@@ -1,0 +1,139 @@
+package disk
+
+import (
+	"io"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// faulty is a disk on which operations fail on demand.
+type faulty struct {
+	mu    sync.Mutex
+	fault func(op Op, name string) error
+}
+
+func (f *faulty) probe(op Op, name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fault != nil {
+		return f.fault(op, name)
+	}
+	return nil
+}
+
+// set makes a kind of operation fail on files whose names end in suffix, after the first few.
+func (f *faulty) set(kind Op, suffix string, after int, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fault = func(op Op, name string) error {
+		if op != kind || !strings.HasSuffix(name, suffix) {
+			return nil
+		}
+		if after--; after >= 0 {
+			return nil
+		}
+		return err
+	}
+}
+
+func (f *faulty) heal() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fault = nil
+}
+
+// onFaulty opens a directory on a disk that can be made to fail.
+func onFaulty(t *testing.T) (*taken, Config, *faulty) {
+	t.Helper()
+	f := &faulty{}
+	c := testConfig(t.TempDir())
+	c.Probe = f.probe
+	return mustOpen(t, c), c, f
+}
+
+// follower runs Raft on a disk; send plays its leader.
+func follower(t *testing.T, d *taken) (send func(term, prev, prevTerm uint64, n int) bool) {
+	t.Helper()
+	conf := raft.DefaultConfig()
+	conf.LocalID, conf.LogOutput = "b", io.Discard
+	conf.HeartbeatTimeout, conf.ElectionTimeout = time.Minute, time.Minute
+	addr, trans := raft.NewInmemTransport("b")
+	_, leader := raft.NewInmemTransport("a")
+	leader.Connect(addr, trans)
+	members := raft.Configuration{Servers: []raft.Server{{ID: "a", Address: "a"}, {ID: "b", Address: "b"}}}
+	if err := raft.BootstrapCluster(conf, d.Log, d.Meta, d.Snapshots, trans, members); err != nil {
+		t.Fatal(err)
+	}
+	r, err := raft.NewRaft(conf, &raft.MockFSM{}, d.Log, d.Meta, d.Snapshots, trans)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Shutdown().Error() })
+	return func(term, prev, prevTerm uint64, n int) bool {
+		t.Helper()
+		header := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("a"), Addr: []byte("a")}
+		req := &raft.AppendEntriesRequest{RPCHeader: header, Term: term, PrevLogEntry: prev, PrevLogTerm: prevTerm}
+		for i := range uint64(n) {
+			req.Entries = append(req.Entries, entry(prev+1+i, term, []byte("x")))
+		}
+		var resp raft.AppendEntriesResponse
+		if err := leader.AppendEntries("b", addr, req, &resp); err != nil {
+			t.Fatal(err)
+		}
+		return resp.Success
+	}
+}
+
+// A follower drops a tail that conflicts, and the disk has no room for what comes in its place: Raft
+// is to be started again, since it still believes in the tail. A write that fails otherwise is none
+// of that.
+func TestLogIsReopenedWhenNothingComesInPlaceOfADroppedTail(t *testing.T) {
+	for _, err := range []error{syscall.ENOSPC, syscall.EIO} {
+		d, _, disk := onFaulty(t)
+		defer func() { _ = d.Close() }()
+		send := follower(t, d)
+		if !send(2, 1, 1, 20) { // 2 to 21
+			t.Fatal("nothing can be stored")
+		}
+		disk.set(Write, segmentSuffix, 0, err)
+		if send(2, 21, 2, 1) {
+			t.Fatal("stored on a disk that fails")
+		}
+		if err := d.Log.Failed(); err != nil {
+			t.Fatalf("reopened for nothing: %v", err)
+		}
+		if send(3, 5, 2, 3) { // 6 to 8 of term 3 in place of 6 to 21
+			t.Fatal("stored on a disk that fails")
+		}
+		disk.heal()
+		select {
+		case <-d.Log.Broken():
+		default:
+			last, _ := d.Log.LastIndex()
+			t.Errorf("%v: the log ends at %d and is not reopened; the leader gets on: %v", err, last, send(3, 5, 2, 3))
+		}
+	}
+}
+
+// What was dropped and replaced is forgotten: a later failure is one like any other.
+func TestFullDiskAfterAReplacedTailHeals(t *testing.T) {
+	d, _, disk := onFaulty(t)
+	defer func() { _ = d.Close() }()
+	send := follower(t, d)
+	if !send(2, 1, 1, 20) || !send(3, 5, 2, 3) {
+		t.Fatal("nothing can be stored")
+	}
+	disk.set(Write, segmentSuffix, 0, syscall.ENOSPC)
+	if send(3, 8, 3, 1) {
+		t.Fatal("stored on a full disk")
+	}
+	disk.heal()
+	if err := d.Log.Failed(); err != nil || !send(3, 8, 3, 1) {
+		t.Errorf("with room again the log does not go on: %v", err)
+	}
+}
