@@ -43,10 +43,14 @@ type image struct {
 	stamp   hlc.Stamp
 }
 
-// Snapshot implements raft.FSM.
+// Snapshot implements raft.FSM. A machine that is stuck has none: Raft would file it as the state after
+// entries that are not in it, and drop those from the log.
 func (f *Machine) Snapshot() (raft.FSMSnapshot, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.stuck != nil {
+		return nil, f.stuck
+	}
 	return &image{
 		view: f.head(), gone: f.tombs.Image(), lineage: f.lineage,
 		applied: f.applied, stamp: f.stamp,
@@ -222,6 +226,9 @@ func (f *Machine) Restore(from io.ReadCloser) error {
 	f.live, f.expiry, f.tombs = c.live, c.expiry, c.tombs
 	if c.lineage != nil {
 		f.lineage = *c.lineage
+	}
+	if c.applied > f.applied {
+		f.stuck = nil // what could not be read is in the snapshot
 	}
 	f.applied, f.stamp = c.applied, c.stamp
 	f.clock.Observe(c.stamp)
