@@ -13,6 +13,10 @@ var ErrLocked = errors.New("in use by another process")
 // on until it is opened, and thereby read, again.
 var ErrFailed = errors.New("log failed and must be reopened")
 
+// unknown is the error of a write that may have happened. What the system said is told but not passed
+// on: ENOSPC, for one, means that nothing did.
+func unknown(err error) error { return fmt.Errorf("%w: %s", ErrFailed, err.Error()) }
+
 // DamageError says that a file does not hold what was written to it.
 type DamageError struct {
 	File string // path

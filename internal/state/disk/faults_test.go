@@ -1,7 +1,9 @@
 package disk
 
 import (
+	"errors"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -15,11 +17,15 @@ import (
 type faulty struct {
 	mu    sync.Mutex
 	fault func(op Op, name string) error
+	seen  []Op // of the log's files
 }
 
 func (f *faulty) probe(op Op, name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if strings.HasSuffix(name, segmentSuffix) {
+		f.seen = append(f.seen, op)
+	}
 	if f.fault != nil {
 		return f.fault(op, name)
 	}
@@ -41,10 +47,13 @@ func (f *faulty) set(kind Op, suffix string, after int, err error) {
 	}
 }
 
-func (f *faulty) heal() {
+// heal ends that, and returns what was done to the log's files.
+func (f *faulty) heal() []Op {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.fault = nil
+	seen := f.seen
+	f.fault, f.seen = nil, nil
+	return seen
 }
 
 // onFaulty opens a directory on a disk that can be made to fail.
@@ -135,5 +144,111 @@ func TestFullDiskAfterAReplacedTailHeals(t *testing.T) {
 	disk.heal()
 	if err := d.Log.Failed(); err != nil || !send(3, 8, 3, 1) {
 		t.Errorf("with room again the log does not go on: %v", err)
+	}
+}
+
+// A sync fails, and only that one: what the file seems to hold from then on is not on disk. It goes when
+// the log is closed; where it cannot, since the process was killed, it is written again before anybody
+// may read it.
+func TestWhatASyncFailedForIsNotTakenForDurable(t *testing.T) {
+	for _, killed := range []bool{false, true} {
+		d, cfg, disk := onFaulty(t)
+		if err := d.Log.StoreLog(entry(1, 1, []byte("one"))); err != nil {
+			t.Fatal(err)
+		}
+		disk.set(Sync, segmentSuffix, 0, syscall.EIO)
+		if err := d.Log.StoreLog(entry(2, 1, []byte("two"))); err == nil {
+			t.Fatal("no error")
+		}
+		want := uint64(1)
+		disk.heal()
+		if killed {
+			crash(t, d)
+			want = 2
+		} else if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		disk.heal()
+		d = mustOpen(t, cfg)
+		did := disk.heal()
+		if killed && !slices.Equal(did, []Op{Write, Sync, Synced}) {
+			t.Errorf("the log was read, and nothing made durable: %v", did)
+		}
+		if last, _ := d.Log.LastIndex(); last != want {
+			t.Errorf("killed %v: the log ends at %d, want %d", killed, last, want)
+		}
+		if err := d.Log.StoreLog(entry(want+1, 1, []byte("next"))); err != nil {
+			t.Error(err)
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Entries that the mark covers were synced once; they are not written over at every start.
+func TestWhatIsKnownToBeDurableIsNotWrittenAgain(t *testing.T) {
+	d, cfg, disk := onFaulty(t)
+	if err := d.Log.StoreLog(entry(1, 1, []byte("one"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	disk.heal()
+	d = mustOpen(t, cfg)
+	defer d.Close()
+	if did := disk.heal(); slices.Contains(did, Write) {
+		t.Errorf("at the start: %v", did)
+	}
+}
+
+// What was read is not used as long as it cannot be made durable, and damage is not what it is called.
+func TestLogOnADiskThatFailsIsNotOpened(t *testing.T) {
+	d, cfg, disk := onFaulty(t)
+	if err := d.Log.StoreLog(entry(1, 1, []byte("one"))); err != nil {
+		t.Fatal(err)
+	}
+	crash(t, d)
+	for _, at := range []struct {
+		op     Op
+		suffix string
+	}{{Write, segmentSuffix}, {Sync, segmentSuffix}, {SyncDir, logName}, {SyncDir, snapName}, {Sync, metaName}} {
+		disk.set(at.op, at.suffix, 0, syscall.EIO)
+		var damaged *DamageError
+		if d, err := Open(cfg); err == nil || errors.As(err, &damaged) {
+			t.Errorf("%+v fails: %v", at, err)
+			if err == nil {
+				_ = d.Close()
+			}
+		}
+	}
+	disk.heal()
+	d = mustOpen(t, cfg)
+	defer d.Close()
+	if last, _ := d.Log.LastIndex(); last != 1 {
+		t.Errorf("the log ends at %d", last)
+	}
+}
+
+// "No space" means that nothing happened. When it is the sync that says so, the entry may be there.
+func TestNoSpaceAtSyncIsAnUnknownOutcome(t *testing.T) {
+	d, _, disk := onFaulty(t)
+	defer d.Close()
+	if err := d.Log.StoreLog(entry(1, 1, nil)); err != nil {
+		t.Fatal(err)
+	}
+	disk.set(Write, segmentSuffix, 0, syscall.ENOSPC)
+	if err := d.Log.StoreLog(entry(2, 1, nil)); !errors.Is(err, syscall.ENOSPC) || errors.Is(err, ErrFailed) {
+		t.Errorf("the write failed: %v", err)
+	}
+	disk.set(Sync, segmentSuffix, 0, syscall.ENOSPC)
+	err := d.Log.StoreLog(entry(2, 1, nil))
+	if !errors.Is(err, ErrFailed) || errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "no space") {
+		t.Errorf("the sync failed: %v", err)
+	}
+	disk.heal()
+	if err := d.Log.StoreLog(entry(2, 1, nil)); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("refused without being tried: %v", err)
 	}
 }

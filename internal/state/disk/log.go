@@ -238,13 +238,14 @@ func (l *Log) write(s *segment) error {
 		// Half a group must not lie in the way of the next.
 		if cut := s.cut(s.last()+1, l.size); cut != nil {
 			l.fail(cut)
+			return unknown(err)
 		}
 		return err
 	}
 	if err := s.probe.datasync(s.file); err != nil {
-		// The kernel may have dropped the pages and forgotten the error: only reading tells.
+		// What is on disk and what is not, nobody knows: the kernel takes the pages for written from now on.
 		l.fail(err)
-		return err
+		return unknown(err)
 	}
 	return nil
 }
@@ -362,6 +363,9 @@ func (l *Log) close() error {
 	var err error
 	if l.failed == nil {
 		err = l.meta.setMark(keyLogMark, l.last())
+	} else if n := len(l.segs); n > 0 {
+		// What failed was not acknowledged. It must not be read as if it were on disk.
+		err = l.segs[n-1].cut(l.segs[n-1].last()+1, l.size)
 	}
 	for _, s := range l.segs {
 		err = errors.Join(err, s.file.Close())

@@ -78,10 +78,15 @@ func (r *Root) Open() (*Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	// From here on Raft decides, and it must never go on without its vote on disk.
+	// From here on Raft decides, and it must never go on without its vote on disk. What was read may
+	// be there only in memory; see Log.settle.
 	d.Meta.mu.Lock()
+	err = d.Meta.write(d.Meta.values)
 	d.Meta.patient = true
 	d.Meta.mu.Unlock()
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
 	return d, nil
 }
 

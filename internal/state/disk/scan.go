@@ -68,7 +68,24 @@ func (l *Log) load(snapshot uint64) error {
 			return err
 		}
 	}
-	return l.plausible(snapshot)
+	if err := l.plausible(snapshot); err != nil {
+		return err
+	}
+	return l.settle()
+}
+
+// settle makes durable what was read. A process that ended before it could sync, or after that had
+// failed, leaves pages that say more than the disk does; after a failure the kernel takes them for
+// written, so that syncing them again does nothing. They are written again, as far as it is not
+// known that they were synced: only the last file holds such.
+// Source: Rebello et al., "Can Applications Recover from fsync Failures?", 2020.
+func (l *Log) settle() error {
+	if n := len(l.segs); n > 0 {
+		if err := l.segs[n-1].rewrite(l.meta.mark(keyLogMark) + 1); err != nil {
+			return err
+		}
+	}
+	return l.meta.probe.syncDir(l.dir)
 }
 
 // plausible compares the log with what is known from elsewhere.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -179,6 +180,20 @@ func (s *segment) append(b []byte) error {
 	}
 	_, err := s.file.WriteAt(b, s.tail)
 	return err
+}
+
+// rewrite puts the entries from an index on where they are already, and syncs the file.
+func (s *segment) rewrite(from uint64) error {
+	if from = max(from, s.base); from <= s.last() {
+		if err := s.probe.ask(Write, s.file.Name()); err != nil {
+			return err
+		}
+		off := s.offset(from)
+		if _, err := io.Copy(io.NewOffsetWriter(s.file, off), io.NewSectionReader(s.file, off, s.tail-off)); err != nil {
+			return err
+		}
+	}
+	return s.probe.sync(s.file)
 }
 
 // add notes entries that were written at the tail.

@@ -53,6 +53,10 @@ func openSnapshots(root, dir string, meta *Meta, log *slog.Logger) (*Snapshots, 
 	if err != nil {
 		return nil, err
 	}
+	// A name that does not last must not take the place of log entries.
+	if err := meta.probe.syncDir(dir); err != nil {
+		return nil, err
+	}
 	for _, name := range names {
 		m, body, err := s.open(filepath.Join(dir, name))
 		if err != nil {
