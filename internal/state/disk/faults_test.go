@@ -252,3 +252,59 @@ func TestNoSpaceAtSyncIsAnUnknownOutcome(t *testing.T) {
 		t.Errorf("refused without being tried: %v", err)
 	}
 }
+
+// A write fails right after its file was made, then a leader's snapshot comes, and the log goes on
+// behind it: the empty file is not in the way, now or at the next start.
+func TestEmptyFileBeforeASnapshotIsRemoved(t *testing.T) {
+	d, cfg, disk := onFaulty(t)
+	disk.set(Write, segmentSuffix, 1, syscall.ENOSPC) // the file, but not the entry
+	if err := d.Log.StoreLog(entry(1, 1, nil)); !errors.Is(err, syscall.ENOSPC) || d.Log.Failed() != nil {
+		t.Fatalf("%v, failed: %v", err, d.Log.Failed())
+	}
+	disk.heal()
+	snapshot(t, d, 100)
+	for i := range uint64(3) {
+		if err := d.Log.StoreLog(entry(101+i, 1, nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		first, _ := d.Log.FirstIndex()
+		last, _ := d.Log.LastIndex()
+		if first != 101 || last != 103 {
+			t.Errorf("the log reaches from %d to %d, want 101 to 103", first, last)
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		d = mustOpen(t, cfg)
+	}
+	_ = d.Close()
+}
+
+// A file was made, but whether its name lasts is not known. Later entries must not go into the one
+// before it: the next start would look for them in the new one.
+func TestLogIsReopenedWhenAFileMayOrMayNotBeThere(t *testing.T) {
+	d, cfg, disk := onFaulty(t)
+	if err := d.Log.StoreLog(entry(1, 1, nil)); err != nil {
+		t.Fatal(err)
+	}
+	disk.set(SyncDir, logName, 0, syscall.EIO)
+	if err := d.Log.StoreLog(entry(2, 1, make([]byte, testSegment))); err == nil {
+		t.Fatal("no error")
+	}
+	disk.heal()
+	if err := d.Log.StoreLog(entry(2, 1, nil)); err == nil {
+		t.Fatal("the log goes on")
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(2) {
+		d = mustOpen(t, cfg)
+		if err := d.Log.StoreLog(entry(2+i, 1, nil)); err != nil {
+			t.Fatal(err)
+		}
+		crash(t, d)
+	}
+}

@@ -206,30 +206,40 @@ func (l *Log) room(entries []*raft.Log) (*segment, error) {
 		return nil, fmt.Errorf("group of %d bytes", need)
 	}
 	next := entries[0].Index
-	if last := l.last(); last != 0 && next != last+1 {
-		if next <= last || next > l.meta.mark(keySnapshotMark)+1 {
-			return nil, fmt.Errorf("entry %d does not follow %d", next, last)
-		}
-		// A snapshot holds what lies between, and all of the log.
-		if err := l.meta.setMark(keyLogMark, 0); err != nil {
-			return nil, err
-		}
-		if err := l.dropFrom(0); err != nil {
-			return nil, err
-		}
+	if err := l.follow(next); err != nil {
+		return nil, err
 	}
 	if n := len(l.segs); n > 0 {
-		s := l.segs[n-1]
-		if s.last()+1 == next && (s.tail+need <= l.size || len(s.offs) == 0) {
+		if s := l.segs[n-1]; s.tail+need <= l.size || len(s.offs) == 0 {
 			return s, nil
 		}
 	}
 	s, err := createSegment(l.meta.probe, l.dir, next, max(l.size, int64(segmentHead)+need))
+	if errors.Is(err, ErrFailed) {
+		l.fail(err)
+	}
 	if err != nil {
 		return nil, err
 	}
 	l.segs = append(l.segs, s)
 	return s, nil
+}
+
+// follow drops the log where an entry is to follow a snapshot instead. Called with the lock held.
+func (l *Log) follow(next uint64) error {
+	n := len(l.segs)
+	if n == 0 || next == l.segs[n-1].last()+1 {
+		return nil
+	}
+	// The only file may be empty, left by a write that failed: it has no end to follow.
+	if last := l.last(); last != 0 && (next <= last || next > l.meta.mark(keySnapshotMark)+1) {
+		return fmt.Errorf("entry %d does not follow %d", next, last)
+	}
+	// A snapshot holds what lies between, and all of the log.
+	if err := l.meta.setMark(keyLogMark, 0); err != nil {
+		return err
+	}
+	return l.dropFrom(0)
 }
 
 // write puts the buffer at the tail. Called with the lock held.

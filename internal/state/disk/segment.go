@@ -89,13 +89,14 @@ func createSegment(probe Probe, dir string, base uint64, size int64) (s *segment
 	if err := os.Rename(name+tmp, name); err != nil {
 		return nil, err
 	}
+	// From here on the file is part of the log: going on without it would be read as damage.
 	if err := probe.syncDir(dir); err != nil {
-		return nil, errors.Join(err, os.Remove(name))
+		return nil, unknown(err)
 	}
 	// The handle keeps the temporary name; errors should name the file that is there.
 	named, err := os.OpenFile(name, os.O_RDWR, fileMode)
 	if err != nil {
-		return nil, err
+		return nil, unknown(err)
 	}
 	_ = f.Close()
 	return &segment{file: named, probe: probe, base: base, salt: binary.BigEndian.Uint32(salt[:]), tail: int64(segmentHead)}, nil
