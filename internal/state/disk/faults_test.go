@@ -308,3 +308,30 @@ func TestLogIsReopenedWhenAFileMayOrMayNotBeThere(t *testing.T) {
 		crash(t, d)
 	}
 }
+
+// That the mark of a leader's snapshot cannot be stored is a warning: the log goes on behind the snapshot.
+func TestLogGoesOnBehindASnapshotWithoutMark(t *testing.T) {
+	d, cfg, disk := onFaulty(t)
+	if err := d.Log.StoreLog(entry(1, 1, nil)); err != nil {
+		t.Fatal(err)
+	}
+	disk.set(Write, metaName, 0, syscall.EIO)
+	snapshot(t, d, 100)
+	disk.heal()
+	for range 2 {
+		if err := d.Log.StoreLog(entry(102, 1, nil)); err == nil {
+			t.Error("a gap was stored")
+		}
+		if err := d.Log.StoreLog(entry(101, 1, nil)); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Log.DeleteRange(101, 101); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		d = mustOpen(t, cfg)
+	}
+	_ = d.Close()
+}

@@ -23,6 +23,7 @@ type Log struct {
 	root, dir string
 	log       *slog.Logger
 	meta      *Meta
+	snaps     *Snapshots
 	size      int64
 
 	mu     sync.RWMutex
@@ -228,12 +229,16 @@ func (l *Log) room(entries []*raft.Log) (*segment, error) {
 // follow drops the log where an entry is to follow a snapshot instead. Called with the lock held.
 func (l *Log) follow(next uint64) error {
 	n := len(l.segs)
-	if n == 0 || next == l.segs[n-1].last()+1 {
+	if n > 0 && next == l.segs[n-1].last()+1 {
 		return nil
 	}
 	// The only file may be empty, left by a write that failed: it has no end to follow.
-	if last := l.last(); last != 0 && (next <= last || next > l.meta.mark(keySnapshotMark)+1) {
+	last := l.last()
+	if last != 0 && next <= last || next > l.snaps.newest()+1 {
 		return fmt.Errorf("entry %d does not follow %d", next, last)
+	}
+	if n == 0 {
+		return nil
 	}
 	// A snapshot holds what lies between, and all of the log.
 	if err := l.meta.setMark(keyLogMark, 0); err != nil {

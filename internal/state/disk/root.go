@@ -157,7 +157,7 @@ func (r *Root) fill(next Current, dir string, init func(*Disk) error) error {
 		return err
 	}
 	d := &Disk{Current: next, Meta: m, Snapshots: &Snapshots{root: r.cfg.Dir, dir: filepath.Join(dir, snapName), log: r.cfg.Log, meta: m}}
-	d.Log = newLog(logConfig{root: r.cfg.Dir, dir: filepath.Join(dir, logName), log: r.cfg.Log, meta: m, size: r.cfg.Segment})
+	d.Log = newLog(logConfig{root: r.cfg.Dir, dir: filepath.Join(dir, logName), log: r.cfg.Log, meta: m, snaps: d.Snapshots, size: r.cfg.Segment})
 	if init != nil {
 		err = init(d)
 	}
@@ -198,7 +198,7 @@ func openLineage(c Config, cur Current, dir string) (*Disk, error) {
 	}
 	d.Log, err = openLog(logConfig{
 		root: c.Dir, dir: filepath.Join(dir, logName), log: c.Log, meta: d.Meta,
-		snapshot: d.Snapshots.newest(), size: c.Segment,
+		snaps: d.Snapshots, size: c.Segment,
 	})
 	if err != nil {
 		return nil, errors.Join(missing(c.Dir, err), d.Meta.close())

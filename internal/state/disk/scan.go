@@ -23,16 +23,15 @@ type logConfig struct {
 	root, dir string
 	log       *slog.Logger
 	meta      *Meta
-	// snapshot is the newest index that a snapshot covers.
-	snapshot uint64
-	size     int64
+	snaps     *Snapshots
+	size      int64
 }
 
 // openLog reads the whole log. What was never acknowledged is dropped; anything else amiss is a
 // DamageError.
 func openLog(c logConfig) (*Log, error) {
 	l := newLog(c)
-	if err := l.load(c.snapshot); err != nil {
+	if err := l.load(); err != nil {
 		for _, s := range l.segs {
 			_ = s.file.Close()
 		}
@@ -43,11 +42,11 @@ func openLog(c logConfig) (*Log, error) {
 
 func newLog(c logConfig) *Log {
 	return &Log{
-		root: c.root, dir: c.dir, log: c.log, meta: c.meta, size: c.size, broken: make(chan struct{}),
+		root: c.root, dir: c.dir, log: c.log, meta: c.meta, snaps: c.snaps, size: c.size, broken: make(chan struct{}),
 	}
 }
 
-func (l *Log) load(snapshot uint64) error {
+func (l *Log) load() error {
 	names, err := list(l.dir, segmentSuffix)
 	if err != nil {
 		return err
@@ -68,7 +67,7 @@ func (l *Log) load(snapshot uint64) error {
 			return err
 		}
 	}
-	if err := l.plausible(snapshot); err != nil {
+	if err := l.plausible(); err != nil {
 		return err
 	}
 	return l.settle()
@@ -89,8 +88,8 @@ func (l *Log) settle() error {
 }
 
 // plausible compares the log with what is known from elsewhere.
-func (l *Log) plausible(snapshot uint64) error {
-	mark := l.meta.mark(keyLogMark)
+func (l *Log) plausible() error {
+	mark, snapshot := l.meta.mark(keyLogMark), l.snaps.newest()
 	if last := l.last(); last < mark && snapshot < mark {
 		name, after := l.dir, "it is empty"
 		if n := len(l.segs); n > 0 {

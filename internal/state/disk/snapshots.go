@@ -82,7 +82,10 @@ func newestFirst(a, b *raft.SnapshotMeta) int {
 	return int(min(1, max(-1, int64(b.Term)-int64(a.Term))))
 }
 
+// newest is the newest index that a snapshot covers.
 func (s *Snapshots) newest() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if len(s.metas) == 0 {
 		return 0
 	}
@@ -193,10 +196,7 @@ func (r *snapReader) Close() error { return r.f.Close() }
 func (s *Snapshots) Create(version raft.SnapshotVersion, index, term uint64,
 	conf raft.Configuration, confIndex uint64, _ raft.Transport,
 ) (raft.SnapshotSink, error) {
-	s.mu.Lock()
-	newest := s.newest()
-	s.mu.Unlock()
-	if index < newest {
+	if newest := s.newest(); index < newest {
 		return nil, fmt.Errorf("a snapshot of entry %d comes after one of %d", index, newest)
 	}
 	m := &raft.SnapshotMeta{
@@ -284,7 +284,7 @@ func (s *Snapshots) added(m *raft.SnapshotMeta) error {
 	s.metas = slices.DeleteFunc(s.metas, func(o *raft.SnapshotMeta) bool { return o.ID == m.ID })
 	s.metas = append(s.metas, m)
 	slices.SortFunc(s.metas, newestFirst)
-	if err := s.meta.setMark(keySnapshotMark, s.newest()); err != nil {
+	if err := s.meta.setMark(keySnapshotMark, s.metas[0].Index); err != nil {
 		s.log.Warn("the snapshots' low-water mark cannot be stored", "dir", s.dir, "err", err)
 	}
 	for len(s.metas) > snapKeep {
