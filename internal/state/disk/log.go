@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -265,8 +266,9 @@ func (l *Log) write(s *segment) error {
 	return nil
 }
 
+// fail marks the log as failed if there is an error. Called with the lock held.
 func (l *Log) fail(err error) {
-	if l.failed == nil {
+	if err != nil && l.failed == nil {
 		l.failed = err
 		close(l.broken)
 	}
@@ -315,44 +317,41 @@ func (l *Log) DeleteRange(from, to uint64) error {
 	return l.dropFrom(max(from, first))
 }
 
-// dropBefore removes the segments that hold nothing from index on; never the last one.
+// dropBefore removes the segments that hold nothing from index on, oldest first; never the last one.
 func (l *Log) dropBefore(index uint64) error {
-	gone := 0
-	for gone < len(l.segs)-1 && l.segs[gone].last() < index {
-		if err := l.segs[gone].remove(); err != nil {
+	for len(l.segs) > 1 && l.segs[0].last() < index {
+		if err := l.remove(0); err != nil {
 			return err
 		}
-		gone++
 	}
-	l.segs = append([]*segment(nil), l.segs[gone:]...)
-	if gone == 0 {
-		return nil
-	}
-	return l.meta.probe.syncDir(l.dir)
+	return nil
 }
 
 // dropFrom removes the entries from index on, newest first.
-func (l *Log) dropFrom(index uint64) error {
-	for n := len(l.segs); n > 0; n = len(l.segs) {
-		s := l.segs[n-1]
-		if s.base < index {
-			if err := s.cut(index, l.size); err != nil {
-				l.fail(err)
-				return err
-			}
+func (l *Log) dropFrom(index uint64) (err error) {
+	for i := len(l.segs) - 1; i >= 0 && err == nil; i-- {
+		if s := l.segs[i]; s.base < index {
+			err = s.cut(index, l.size)
 			break
 		}
-		if err := s.remove(); err != nil {
-			l.fail(err)
-			return err
-		}
-		l.segs = l.segs[:n-1]
+		err = l.remove(i)
 	}
-	return l.meta.probe.syncDir(l.dir)
+	l.fail(err)
+	return err
 }
 
-func (s *segment) remove() error {
-	return errors.Join(os.Remove(s.file.Name()), s.file.Close())
+// remove takes away a file at either end. That is on disk before the next one is touched, or a power
+// failure could bring this one back behind a gap.
+func (l *Log) remove(i int) error {
+	s := l.segs[i]
+	if err := os.Remove(s.file.Name()); err != nil {
+		return err
+	}
+	_ = s.file.Close()
+	l.segs = slices.Delete(l.segs, i, i+1)
+	err := l.meta.probe.syncDir(l.dir)
+	l.fail(err)
+	return err
 }
 
 // markLater stores how far the log reaches, so that a shorter one is recognized as damaged.
