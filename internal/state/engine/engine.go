@@ -198,17 +198,6 @@ func (in *Engine) follow(notify <-chan bool, seen <-chan raft.Observation) {
 	}
 }
 
-// settle commits an entry in the new leader's term, and tells the followers of it and all before.
-func (in *Engine) settle() {
-	term := in.Raft.CurrentTerm()
-	if in.empty(context.Background()) != nil { //nolint:forbidigo // ends with the instance
-		return // leadership went; whoever has it next settles
-	}
-	in.ready.Store(term)
-	in.Broadcast()
-	in.Tell()
-}
-
 // Broadcast wakes whoever waits for a change.
 func (in *Engine) Broadcast() {
 	in.mu.Lock()
@@ -222,11 +211,6 @@ func (in *Engine) Change() <-chan struct{} {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return in.changed
-}
-
-// Leads reports whether this replica is the leader and knows everything that was committed.
-func (in *Engine) Leads() bool {
-	return in.Raft.State() == raft.Leader && in.ready.Load() == in.Raft.CurrentTerm()
 }
 
 // Members is the newest configuration in the log, which counts from when it is written, not only
@@ -300,23 +284,6 @@ func (in *Engine) drain() {
 	select {
 	case <-in.idle:
 	case <-timer.C: // the disk hangs
-	}
-}
-
-// WaitLeader waits until this replica leads.
-func (in *Engine) WaitLeader(ctx context.Context) error {
-	for {
-		changed := in.Change()
-		if in.Leads() {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-in.stopped:
-			return machine.ErrClosed
-		case <-ctx.Done():
-			return ctx.Err()
-		}
 	}
 }
 
