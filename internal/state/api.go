@@ -7,6 +7,7 @@ import (
 
 	"github.com/podman-swarm/podman-swarm/internal/state/lineage"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
+	"github.com/podman-swarm/podman-swarm/internal/state/space"
 )
 
 // Errors a caller branches on; test with errors.Is.
@@ -18,7 +19,7 @@ var (
 	// ErrFuture says that the revision asked for has not happened yet on this replica.
 	ErrFuture = machine.ErrFuture
 	// ErrNoSpace says that a write was refused because the disk is (nearly) full; reads go on.
-	ErrNoSpace = errors.New("state: no space left for writes")
+	ErrNoSpace = space.ErrNone
 	// ErrNoLeader says that no leader could be reached to order the write.
 	ErrNoLeader = errors.New("state: no leader")
 	// ErrClosed says that the store was closed.

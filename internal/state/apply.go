@@ -10,6 +10,7 @@ import (
 
 	"github.com/podman-swarm/podman-swarm/internal/state/engine"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
+	"github.com/podman-swarm/podman-swarm/internal/state/space"
 )
 
 // leaderWait is how long a call waits for somebody to lead before it gives up with ErrNoLeader. A
@@ -69,7 +70,7 @@ func (s *Store) atLeader(ctx context.Context, here func(context.Context, *engine
 			err = here(ctx, in)
 		} else if addr, ok := s.leader(in); ok {
 			err = there(ctx, in, addr)
-		} else if full := s.space.check(); full != nil {
+		} else if full := s.space.Check(); full != nil {
 			return full // a full disk is why nobody leads, and waiting does not help
 		}
 		if !errors.Is(err, errRetry) {
@@ -96,7 +97,7 @@ func (s *Store) atLeader(ctx context.Context, here func(context.Context, *engine
 
 // propose puts the write into the log of this replica, which leads.
 func (s *Store) propose(ctx context.Context, in *engine.Engine, w Write) (Result, error) {
-	if err := s.space.check(); err != nil {
+	if err := s.space.Check(); err != nil {
 		return Result{}, err
 	}
 	in.Begin()
@@ -142,7 +143,7 @@ func (s *Store) translate(err error) error {
 			return ErrClosed
 		}
 		return fmt.Errorf("%w: restarting, the write may have happened", ErrNoLeader)
-	case isNoSpace(err):
+	case space.Is(err):
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	return err
@@ -150,7 +151,7 @@ func (s *Store) translate(err error) error {
 
 // whyNoLeader is the error for a write that found no leader in time.
 func (s *Store) whyNoLeader() error {
-	if err := s.space.check(); err != nil {
+	if err := s.space.Check(); err != nil {
 		return err
 	}
 	return fmt.Errorf("%w for %v, nothing was written", ErrNoLeader, leaderWait)

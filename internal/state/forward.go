@@ -8,14 +8,13 @@ import (
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/state/call"
-	"github.com/podman-swarm/podman-swarm/internal/state/codec"
 	"github.com/podman-swarm/podman-swarm/internal/state/engine"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 )
 
 // forward has the leader make the write, and waits until it is applied here too.
 func (s *Store) forward(ctx context.Context, in *engine.Engine, leader string, w Write) (Result, error) {
-	a, err := s.ask(ctx, in, leader, call.Request{Kind: call.Write, Lineage: in.Lineage(), Body: encodeWrite(w)})
+	a, err := s.ask(ctx, in, leader, call.Request{Kind: call.Write, Lineage: in.Lineage(), Body: call.Mutation(w).Encode()})
 	if err != nil {
 		return Result{}, err
 	}
@@ -95,32 +94,4 @@ func (s *Store) call(ctx context.Context, addr string, q call.Request) (call.Ans
 		return a, fmt.Errorf("leader: %s", a.Body)
 	}
 	return a, nil
-}
-
-func encodeWrite(w Write) []byte {
-	b := []byte{0}
-	if w.Delete {
-		b[0], w.Value = 1, nil
-	}
-	b = binary.AppendUvarint(b, w.Expect+1)
-	b = binary.AppendUvarint(b, uint64(w.TTL))
-	b = binary.AppendUvarint(b, uint64(len(w.Key)))
-	return append(append(b, w.Key...), w.Value...)
-}
-
-// maxTTL bounds what a peer can ask for: a hundred years.
-const maxTTL = uint64(100 * 365 * 24 * time.Hour / time.Second)
-
-func decodeWrite(b []byte) (Write, error) {
-	if len(b) == 0 {
-		return Write{}, call.ErrMalformed
-	}
-	w, r := Write{Delete: b[0] == 1}, codec.Reader{B: b[1:]}
-	w.Expect = r.Uvarint() - 1
-	w.TTL = int64(min(r.Uvarint(), maxTTL))
-	w.Key = string(r.Bytes(machine.MaxKey))
-	if w.Value = r.B; r.Bad {
-		return w, call.ErrMalformed
-	}
-	return w, w.validate()
 }

@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"pgregory.net/rapid"
 
 	"github.com/podman-swarm/podman-swarm/internal/state/call"
 )
@@ -18,26 +17,10 @@ func listView(v View, from, end string) []Entry {
 	return out
 }
 
-func TestWriteCodec(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		w := Write{
-			Key: rapid.StringN(1, 50, 200).Draw(t, "key"), Value: rapid.SliceOf(rapid.Byte()).Draw(t, "value"),
-			Expect: rapid.Uint64().Draw(t, "expect"), TTL: rapid.Int64Range(0, 1<<30).Draw(t, "ttl"), Delete: rapid.Bool().Draw(t, "delete"),
-		}
-		got, err := decodeWrite(encodeWrite(w))
-		if w.Delete {
-			w.Value = nil
-		}
-		if err != nil || !cmp.Equal(got, w, emptyIsNil) {
-			t.Fatalf("got %+v, %v; want %+v", got, err, w)
-		}
-	})
-}
-
 func FuzzServe(f *testing.F) {
 	s := open(f, Config{})
 	for kind := call.Kind(0); kind < 9; kind++ {
-		q := call.Request{Kind: kind, Lineage: s.Status().Lineage.ID, Body: encodeWrite(Write{Key: "/k", Value: []byte("v"), Expect: Any})}
+		q := call.Request{Kind: kind, Lineage: s.Status().Lineage.ID, Body: call.Mutation{Key: "/k", Value: []byte("v"), Expect: Any}.Encode()}
 		f.Add(q.Encode())
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/state/lab"
+	"github.com/podman-swarm/podman-swarm/internal/state/space"
 )
 
 // smallDisk mounts a file system of 32 MB.
@@ -43,7 +44,7 @@ func fill(t *testing.T, dir string, leave uint64) {
 	if free <= leave {
 		return
 	}
-	if err := os.WriteFile(filepath.Join(dir, "filler"), make([]byte, free-leave), 0o600); err != nil && !isNoSpace(err) {
+	if err := os.WriteFile(filepath.Join(dir, "filler"), make([]byte, free-leave), 0o600); err != nil && !space.Is(err) {
 		t.Fatal(err)
 	}
 }
@@ -79,7 +80,7 @@ func TestNearlyFullDisk(t *testing.T) {
 	s := open(t, Config{Dir: filepath.Join(disk, "state"), MinFree: 8 << 20})
 	put(t, s, "/a", "1")
 	fill(t, disk, 4<<20)
-	pause(t.Context(), 2*spaceInterval)
+	pause(t.Context(), 2*space.Interval)
 	_, err := s.Apply(t.Context(), Write{Key: "/a", Value: []byte("2"), Expect: Any})
 	if !errors.Is(err, ErrNoSpace) {
 		t.Fatalf("write to a full disk: %v, want ErrNoSpace", err)

@@ -47,7 +47,7 @@ func (s *Store) expire(in *engine.Engine) time.Duration {
 			return max(time.Unix(next, 0).Sub(now), 10*time.Millisecond)
 		}
 		err := in.Await(s.ctx, func() raft.Future {
-			futures := make(all, len(due))
+			futures := make(engine.All, len(due))
 			for i, e := range due {
 				futures[i] = in.Raft.Apply(s.encode(in.Machine, Write{Key: e.Key, Delete: true, Expect: e.ModRevision}), leaderWait)
 			}
@@ -60,17 +60,4 @@ func (s *Store) expire(in *engine.Engine) time.Duration {
 		in.Tell()
 	}
 	return math.MaxInt64
-}
-
-// all is the first error of several futures, once all are answered.
-type all []raft.Future
-
-func (a all) Error() error {
-	var first error
-	for _, f := range a {
-		if err := f.Error(); err != nil && first == nil {
-			first = err
-		}
-	}
-	return first
 }

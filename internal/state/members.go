@@ -28,7 +28,7 @@ func (s *Store) enrol() {
 		if in.Leads() {
 			var change *voters.Change
 			if change, wait = s.plan(in, &missing); change != nil {
-				err := in.Await(s.ctx, func() raft.Future { return replicas(in.Raft, change) })
+				err := in.Await(s.ctx, func() raft.Future { return change.Begin(in.Raft) })
 				if err == nil {
 					s.log.Info("replica changed", "change", string(change.Op), "server", string(change.ID))
 					continue
@@ -84,21 +84,4 @@ func (s *Store) lag(in *engine.Engine, addr string) (uint64, bool) {
 	}
 	last := in.Raft.LastIndex()
 	return last - min(r.Index, last), true
-}
-
-// changeTimeout bounds how long Raft may take to begin a change.
-const changeTimeout = 5 * time.Second
-
-// replicas makes a change of the configuration.
-func replicas(r *raft.Raft, c *voters.Change) raft.Future {
-	switch c.Op {
-	case voters.Add:
-		return r.AddNonvoter(c.ID, c.Address, 0, changeTimeout)
-	case voters.Promote:
-		return r.AddVoter(c.ID, c.Address, 0, changeTimeout)
-	case voters.Demote:
-		return r.DemoteVoter(c.ID, 0, changeTimeout)
-	case voters.Remove:
-	}
-	return r.RemoveServer(c.ID, 0, changeTimeout)
 }

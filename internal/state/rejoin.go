@@ -2,14 +2,12 @@ package state
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/state/ancestry"
 	"github.com/podman-swarm/podman-swarm/internal/state/call"
-	"github.com/podman-swarm/podman-swarm/internal/state/codec"
 	"github.com/podman-swarm/podman-swarm/internal/state/disk"
 	"github.com/podman-swarm/podman-swarm/internal/state/engine"
 	"github.com/podman-swarm/podman-swarm/internal/state/home"
@@ -107,7 +105,7 @@ func (s *Store) retreat(in *engine.Engine) (bool, error) {
 func (s *Store) meet(in *engine.Engine, to string) (machine.Lineage, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, turnTimeout)
 	defer cancel()
-	body := appendName(nil, string(in.Self))
+	body := call.AppendName(nil, string(in.Self))
 	a, err := s.callLeader(ctx, call.Request{Kind: call.Meet, Lineage: to, Body: in.Machine.Lineage().Append(body)})
 	if err != nil {
 		return machine.Lineage{}, err
@@ -133,7 +131,7 @@ func (s *Store) handOver(in *engine.Engine, to machine.Lineage) (reach uint64, e
 		part.Final = last
 		ctx, cancel := context.WithTimeout(s.ctx, handOverTimeout)
 		a, err := s.callLeader(ctx, call.Request{
-			Kind: call.Merge, Lineage: to.ID, Body: append(appendName(nil, string(in.Self)), part.Encode()...),
+			Kind: call.Merge, Lineage: to.ID, Body: append(call.AppendName(nil, string(in.Self)), part.Encode()...),
 		})
 		cancel()
 		if err != nil {
@@ -166,18 +164,4 @@ func (s *Store) callLeader(ctx context.Context, q call.Request) (call.Answer, er
 			return call.Answer{}, fmt.Errorf("%w: %w", ctx.Err(), err)
 		}
 	}
-}
-
-func appendName(b []byte, name string) []byte {
-	return append(binary.AppendUvarint(b, uint64(len(name))), name...)
-}
-
-// takeName undoes appendName.
-func takeName(b []byte) (name string, rest []byte, err error) {
-	r := codec.Reader{B: b}
-	name = string(r.Bytes(lineage.MaxServer))
-	if r.Bad {
-		return "", nil, call.ErrMalformed
-	}
-	return name, r.B, nil
 }

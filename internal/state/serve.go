@@ -84,7 +84,11 @@ func (s *Store) serveBarrier(ctx context.Context, in *engine.Engine, body []byte
 }
 
 func (s *Store) serveWrite(ctx context.Context, in *engine.Engine, body []byte) (call.Answer, error) {
-	w, err := decodeWrite(body)
+	m, err := call.DecodeMutation(body)
+	w := Write(m)
+	if err == nil {
+		err = w.validate()
+	}
 	if err != nil {
 		return call.Answer{}, err
 	}
@@ -102,7 +106,7 @@ func (s *Store) serveWrite(ctx context.Context, in *engine.Engine, body []byte) 
 
 // serveMeet gives a replica of another lineage its turn to hand over, and this one's lineage.
 func (s *Store) serveMeet(ctx context.Context, in *engine.Engine, body []byte) (call.Answer, error) {
-	server, rest, err := takeName(body)
+	server, rest, err := call.TakeName(body)
 	if err != nil {
 		return call.Answer{}, err
 	}
@@ -121,7 +125,7 @@ func (s *Store) serveMeet(ctx context.Context, in *engine.Engine, body []byte) (
 
 // serveMerge proposes a part of what is handed over.
 func (s *Store) serveMerge(ctx context.Context, in *engine.Engine, body []byte) (call.Answer, error) {
-	server, rest, err := takeName(body)
+	server, rest, err := call.TakeName(body)
 	if err != nil {
 		return call.Answer{}, err
 	}
@@ -129,7 +133,7 @@ func (s *Store) serveMerge(ctx context.Context, in *engine.Engine, body []byte) 
 	if err != nil {
 		return call.Answer{}, err
 	}
-	if err := s.space.check(); err != nil {
+	if err := s.space.Check(); err != nil {
 		return call.Answer{}, err
 	}
 	s.turns.Take(m.From.ID, server, time.Now())
@@ -148,5 +152,5 @@ func (s *Store) dismiss(ctx context.Context, in *engine.Engine, id raft.ServerID
 	s.mu.Lock()
 	s.left[id] = true
 	s.mu.Unlock()
-	return in.Await(ctx, func() raft.Future { return replicas(in.Raft, &voters.Change{Op: voters.Remove, ID: id}) })
+	return in.Await(ctx, func() raft.Future { return voters.Change{Op: voters.Remove, ID: id}.Begin(in.Raft) })
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 	"github.com/podman-swarm/podman-swarm/internal/state/raftnet"
 	"github.com/podman-swarm/podman-swarm/internal/state/share"
+	"github.com/podman-swarm/podman-swarm/internal/state/space"
 )
 
 // Config says how to open a Store.
@@ -88,7 +89,7 @@ type Store struct {
 	log     *slog.Logger
 	home    *home.Home
 	barrier share.Rounds
-	space   spaceGuard
+	space   space.Guard
 	turns   share.Turns
 	// shown is what is read. It is the machine of the running instance, but for the time in which
 	// this replica catches up with another lineage.
@@ -116,7 +117,7 @@ type Store struct {
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	cfg = cfg.withDefaults()
 	s := &Store{cfg: cfg, log: cfg.Log, left: map[raft.ServerID]bool{}}
-	s.space.dir, s.space.min = cfg.Dir, cfg.MinFree
+	s.space.Dir, s.space.Min = cfg.Dir, cfg.MinFree
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.barrier.Do, s.barrier.Closed = s.barrierRound, ErrClosed
 	if err := s.begin(ctx); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/podman-swarm/podman-swarm/internal/state/call"
@@ -31,6 +32,22 @@ func TestCodecs(t *testing.T) {
 	})
 }
 
+func TestMutationCodec(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := call.Mutation{
+			Key: rapid.StringN(1, 50, 200).Draw(t, "key"), Value: rapid.SliceOf(rapid.Byte()).Draw(t, "value"),
+			Expect: rapid.Uint64().Draw(t, "expect"), TTL: rapid.Int64Range(0, 1<<30).Draw(t, "ttl"), Delete: rapid.Bool().Draw(t, "delete"),
+		}
+		got, err := call.DecodeMutation(m.Encode())
+		if m.Delete {
+			m.Value = nil
+		}
+		if err != nil || !cmp.Equal(got, m, cmp.Comparer(bytes.Equal)) {
+			t.Fatalf("got %+v, %v; want %+v", got, err, m)
+		}
+	})
+}
+
 func FuzzDecode(f *testing.F) {
 	f.Add(call.Request{Kind: call.Write, Lineage: "l1", Body: []byte("x")}.Encode())
 	f.Add(call.Answer{Status: call.Conflict, Revision: 300}.Encode())
@@ -39,5 +56,7 @@ func FuzzDecode(f *testing.F) {
 		_, _ = call.DecodeRequest(b)
 		_, _ = call.DecodeAnswer(b)
 		_, _ = call.DecodeReach(b)
+		_, _ = call.DecodeMutation(b)
+		_, _, _ = call.TakeName(b)
 	})
 }

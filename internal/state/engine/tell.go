@@ -46,3 +46,17 @@ func (in *Engine) teller(ctx context.Context) {
 func (in *Engine) empty(ctx context.Context) error {
 	return in.Await(ctx, func() raft.Future { return in.Raft.Barrier(0) })
 }
+
+// All is the first error of several futures, once all are answered.
+type All []raft.Future
+
+// Error implements raft.Future.
+func (a All) Error() error {
+	var first error
+	for _, f := range a {
+		if err := f.Error(); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}

@@ -1,4 +1,4 @@
-package state
+package space
 
 import (
 	"errors"
@@ -8,36 +8,41 @@ import (
 	"time"
 )
 
-// spaceGuard refuses writes while the disk is nearly full, so that Raft's own housekeeping always
+// ErrNone says that the disk is (nearly) full.
+var ErrNone = errors.New("state: no space left for writes")
+
+// Guard refuses writes while the disk is nearly full, so that Raft's own housekeeping always
 // has room. Asking the kernel costs a microsecond; it is asked ten times a second at most.
-type spaceGuard struct {
-	dir  string // empty: unlimited
-	min  uint64
+type Guard struct {
+	Dir  string       // empty: unlimited
+	Min  uint64       // bytes
 	next atomic.Int64 // Unix nanoseconds of the next look
 	free atomic.Uint64
 }
 
-const spaceInterval = 100 * time.Millisecond
+// Interval is how long the kernel's answer is good for.
+const Interval = 100 * time.Millisecond
 
-func (g *spaceGuard) check() error {
-	if g.dir == "" {
+// Check returns ErrNone when there is no room.
+func (g *Guard) Check() error {
+	if g.Dir == "" {
 		return nil
 	}
 	if now := time.Now().UnixNano(); now >= g.next.Load() {
 		var fs syscall.Statfs_t
-		if err := syscall.Statfs(g.dir, &fs); err != nil {
-			return fmt.Errorf("free space of %s: %w", g.dir, err)
+		if err := syscall.Statfs(g.Dir, &fs); err != nil {
+			return fmt.Errorf("free space of %s: %w", g.Dir, err)
 		}
 		g.free.Store(fs.Bavail * uint64(fs.Bsize))
-		g.next.Store(now + int64(spaceInterval))
+		g.next.Store(now + int64(Interval))
 	}
-	if free := g.free.Load(); free < g.min {
-		return fmt.Errorf("%w: %d MB free in %s, %d MB are needed", ErrNoSpace, free>>20, g.dir, g.min>>20)
+	if free := g.free.Load(); free < g.Min {
+		return fmt.Errorf("%w: %d MB free in %s, %d MB are needed", ErrNone, free>>20, g.Dir, g.Min>>20)
 	}
 	return nil
 }
 
-// isNoSpace recognizes a full disk and an exhausted quota.
-func isNoSpace(err error) bool {
+// Is recognizes a full disk and an exhausted quota.
+func Is(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

@@ -44,6 +44,23 @@ type Change struct {
 	Address raft.ServerAddress
 }
 
+// changeTimeout bounds how long Raft may take to begin a change.
+const changeTimeout = 5 * time.Second
+
+// Begin asks Raft, which leads, for the change.
+func (c Change) Begin(r *raft.Raft) raft.Future {
+	switch c.Op {
+	case Add:
+		return r.AddNonvoter(c.ID, c.Address, 0, changeTimeout)
+	case Promote:
+		return r.AddVoter(c.ID, c.Address, 0, changeTimeout)
+	case Demote:
+		return r.DemoteVoter(c.ID, 0, changeTimeout)
+	case Remove:
+	}
+	return r.RemoveServer(c.ID, 0, changeTimeout)
+}
+
 // View is what the leader knows.
 type View struct {
 	Config raft.Configuration

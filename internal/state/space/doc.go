@@ -1,0 +1,2 @@
+// Package space tells whether a disk has room for writes.
+package space
