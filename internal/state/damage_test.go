@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -111,4 +112,94 @@ func TestSecondStoreIsRefused(t *testing.T) {
 	if _, err := tryOpen(t, cfg); !errors.Is(err, disk.ErrLocked) || !strings.Contains(err.Error(), cfg.Dir) {
 		t.Fatalf("second store on a directory: %v", err)
 	}
+}
+
+// The log fails while the replica runs, and is damaged when it is read again: the replica is made anew, as
+// at a start.
+func TestDamageWhileRunningIsMended(t *testing.T) {
+	simulate(t, true, func(c *sim) {
+		c.first(3)
+		c.load(50, 0, 1, 2)
+		i := c.leader()
+		s := c.nodes[name(i)].get()
+		before := s.Status().Server
+		damageLog(t, c.nodes[name(i)].dir)
+		s.instance().Stores.Break(errors.New("injected: EIO"))
+		c.load(5, (i+1)%3)
+		t.Logf("whole after %v", c.steady(3))
+		if s.Status().Server == before {
+			t.Error("it votes under its old name")
+		}
+		c.load(5, i)
+		c.equal()
+	})
+}
+
+// One of two is damaged while it runs: it does not count as alive, so the other goes on without it.
+func TestDamageOfOneOfTwoWhileRunningIsMended(t *testing.T) {
+	simulate(t, true, func(c *sim) {
+		c.first(2)
+		c.load(50, 0, 1)
+		damageLog(t, c.nodes[name(1)].dir)
+		c.nodes[name(1)].get().instance().Stores.Break(errors.New("injected: EIO"))
+		t.Logf("written after %v", c.write(0, "/alone", "x", 20*time.Second))
+		t.Logf("whole after %v", c.steady(2))
+		c.load(5, 1)
+		c.equal()
+	})
+}
+
+// A replica that went on alone is damaged before it met the others again: what it alone knew is lost, but it
+// does not show that for ever.
+func TestDamageOfOneThatWentOnAloneIsMended(t *testing.T) {
+	simulate(t, true, func(c *sim) {
+		c.first(3)
+		c.load(20, 0, 1, 2)
+		n := c.nodes[name(2)]
+		c.net.Split(n.name)
+		c.load(5, 0)
+		s := n.get()
+		c.within(20*time.Second, "a takeover", func() bool { return len(s.Status().Replicas) == 1 && s.instance().Leads() })
+		put(c.t, s, "/lost", "x")
+		alone := s.Status()
+		close(n.stop) // its client sees older revisions
+		<-n.done
+		n.stop, n.seen = make(chan struct{}), 0
+		damageLog(t, n.dir)
+		s.instance().Stores.Break(errors.New("injected: EIO"))
+		elapse(time.Minute)
+		if got := s.Status(); got.Revision != alone.Revision {
+			t.Errorf("nobody is there, and it shows revision %d, not %d", got.Revision, alone.Revision)
+		}
+		c.net.Cut(nil)
+		t.Logf("whole after %v", c.steady(3))
+		c.load(5, 2)
+		c.equal()
+	})
+}
+
+// While a replica's disk does not let Raft start again, others go on calling: nothing piles up.
+func TestNothingPilesUpWhileTheDiskIsNotRead(t *testing.T) {
+	simulate(t, true, func(c *sim) {
+		c.first(3)
+		c.load(50, 0, 1, 2)
+		i := (c.leader() + 1) % 3
+		s := c.nodes[name(i)].get()
+		stray := filepath.Join(c.nodes[name(i)].dir, "raft", s.Status().Lineage.ID, "log", "stray")
+		if err := os.WriteFile(stray, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.instance().Stores.Break(errors.New("injected: EIO"))
+		elapse(time.Minute)
+		before := runtime.NumGoroutine()
+		elapse(time.Hour)
+		if now := runtime.NumGoroutine(); now > before+10 {
+			t.Errorf("%d goroutines, %d an hour ago", now, before)
+		}
+		if err := os.Remove(stray); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("whole after %v", c.steady(3))
+		c.equal()
+	})
 }

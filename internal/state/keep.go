@@ -5,9 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"time"
 
+	"github.com/podman-swarm/podman-swarm/internal/state/call"
+	"github.com/podman-swarm/podman-swarm/internal/state/disk"
 	"github.com/podman-swarm/podman-swarm/internal/state/engine"
 	"github.com/podman-swarm/podman-swarm/internal/state/home"
 	"github.com/podman-swarm/podman-swarm/internal/state/lineage"
@@ -19,7 +22,6 @@ import (
 // replica takes over, moves to another lineage, or arrives there.
 func (s *Store) keep() {
 	var judge lineage.Judge
-	var told Standing
 	var quiet time.Time // until then nothing is tried again
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -27,10 +29,7 @@ func (s *Store) keep() {
 		in := s.instance()
 		changed, peers := in.Change(), s.peersChanged()
 		if s.cfg.Membership != nil {
-			if now := s.standing(in); now != told {
-				told = now
-				s.cfg.Membership.Tell(now)
-			}
+			s.tell(in)
 			verdict, v := s.verdict(in, &judge)
 			wait := cmp.Or(verdict.Again, never)
 			if left := time.Until(quiet); left > 0 {
@@ -80,10 +79,20 @@ func (s *Store) peers() []Peer {
 	return s.cfg.Membership.Peers()
 }
 
+// tell has peers told what they do not know of this replica yet.
+func (s *Store) tell(in *engine.Engine) {
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	if now := s.standing(in); now != s.told {
+		s.told = now
+		s.cfg.Membership.Tell(now)
+	}
+}
+
 // standing is what peers are told of this replica. How far the log reaches concerns them while
 // nobody leads; then it stands still.
 func (s *Store) standing(in *engine.Engine) Standing {
-	if s.leaving.Load() {
+	if s.leaving.Load() || s.damaged.Load() {
 		return Standing{}
 	}
 	out := Standing{Server: string(in.Self), Lineage: in.Lineage(), Born: in.Machine.Lineage().Born, Leader: in.Leads()}
@@ -168,7 +177,7 @@ func (s *Store) leaderOf(id string) (Peer, bool) {
 const restartEvery = 2 * time.Second
 
 // restart replaces an instance that ended by another on what is followed now, as soon as the disk
-// lets it.
+// lets it. Damage does not pass: then it is by another replica, made anew.
 func (s *Store) restart(old *engine.Engine) {
 	if err := old.Stop(); err != nil {
 		s.log.Debug("stop raft", "err", err)
@@ -176,11 +185,24 @@ func (s *Store) restart(old *engine.Engine) {
 	for s.ctx.Err() == nil {
 		in, err := s.again(old)
 		if err == nil {
+			s.damaged.Store(false)
 			s.replaced(old, in)
 			return
 		}
 		s.log.Error("Raft cannot be started again, writes are refused", "err", err)
+		s.hangUp(old)
 		s.pause(restartEvery)
+	}
+}
+
+// hangUp ends the connections of an instance that ended: nobody there answers any more, so what others ask
+// would wait in memory, call by call.
+func (s *Store) hangUp(old *engine.Engine) {
+	if old.Left() {
+		return
+	}
+	if err := old.Leave(); err != nil {
+		s.log.Debug("stop raft", "err", err)
 	}
 }
 
@@ -189,9 +211,13 @@ func (s *Store) restart(old *engine.Engine) {
 func (s *Store) again(old *engine.Engine) (in *engine.Engine, err error) {
 	st, err := s.home.Open()
 	if err != nil {
+		s.hangUp(old)
+		st, err = s.instead(s.ctx, err)
+	}
+	if err != nil {
 		return nil, err
 	}
-	if st.Current.Lineage != old.Lineage() {
+	if st.Current.Lineage != old.Lineage() || st.ID() != old.Self {
 		in, err = s.start(st)
 	} else if old.Left() {
 		in, err = s.runIn(st, old.Machine)
@@ -250,6 +276,7 @@ func (s *Store) arrive(in *engine.Engine) {
 
 // show makes the instance's machine the one that is read.
 func (s *Store) show(in *engine.Engine) {
+	s.enough = 0
 	if old := s.shown.Swap(in.Machine); old != in.Machine {
 		old.Retire()
 	}
@@ -262,6 +289,19 @@ func (s *Store) at(step string) {
 	}
 }
 
+// instead makes stores where none could be opened, if a replica is to have new ones.
+func (s *Store) instead(ctx context.Context, why error) (home.Stores, error) {
+	switch {
+	case errors.Is(why, fs.ErrNotExist) && s.instance() == nil:
+		return s.found(s.cfg.Join)
+	case errors.As(why, new(*disk.DamageError)) && s.cfg.Network != nil:
+		s.damaged.Store(true)
+		s.tell(s.instance()) // who takes this replica for alive does not go on without it
+		return s.replace(ctx, why)
+	}
+	return home.Stores{}, why
+}
+
 // replace sets a damaged replica aside and begins an empty one, if peers hold the state.
 func (s *Store) replace(ctx context.Context, damaged error) (home.Stores, error) {
 	ctx, cancel := context.WithTimeout(ctx, peersTimeout)
@@ -269,7 +309,7 @@ func (s *Store) replace(ctx context.Context, damaged error) (home.Stores, error)
 	for {
 		changed := s.peersChanged()
 		p, ok := lineage.Best(s.peers(), s.cfg.NodeID)
-		if ok {
+		if ok && s.shows(ctx, p) {
 			aside, err := s.home.SetAside(time.Now())
 			if err != nil {
 				return home.Stores{}, errors.Join(damaged, fmt.Errorf("set the damaged state aside: %w", err))
@@ -284,6 +324,18 @@ func (s *Store) replace(ctx context.Context, damaged error) (home.Stores, error)
 			return home.Stores{}, damaged
 		}
 	}
+}
+
+// shows makes sure that what is read will be the copy of a peer's state. What is shown until then may be of
+// another lineage, with revisions that the peer's reaches in years.
+func (s *Store) shows(ctx context.Context, p Peer) bool {
+	in := s.instance()
+	if in == nil || in.Lineage() == p.Standing.Lineage {
+		return true
+	}
+	a, err := s.call(ctx, p.Addr, call.Request{Kind: call.Barrier, Lineage: p.Standing.Lineage, Body: []byte{0}})
+	s.enough = a.Revision
+	return err == nil
 }
 
 // peersTimeout is how long a damaged replica looks for peers that hold the state.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"sync"
@@ -100,6 +99,13 @@ type Store struct {
 	leaving atomic.Bool
 	gone    atomic.Bool // Leave has succeeded: nothing new will be heard here
 
+	damaged atomic.Bool // no instance runs until this replica is made anew
+
+	enough uint64 // what a replica made anew in another lineage is read from, if not the revision shown
+
+	telling sync.Mutex
+	told    Standing // what peers know of this replica
+
 	mu   sync.Mutex
 	left map[raft.ServerID]bool // asked this leader to be taken out
 
@@ -154,12 +160,8 @@ func (s *Store) begin(ctx context.Context) (err error) {
 		}
 	}()
 	st, err := s.home.Open()
-	var damaged *disk.DamageError
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		st, err = s.found(s.cfg.Join)
-	case errors.As(err, &damaged) && s.cfg.Network != nil:
-		st, err = s.replace(ctx, err)
+	if err != nil {
+		st, err = s.instead(ctx, err)
 	}
 	if err != nil {
 		return err
@@ -168,6 +170,7 @@ func (s *Store) begin(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, st.Close())
 	}
+	s.damaged.Store(false)
 	s.raft.Store(in)
 	return nil
 }
@@ -223,7 +226,11 @@ func (s *Store) run(st home.Stores, m *machine.Machine, trans *raftnet.Transport
 		c.Reach = st.Current.Former.Reach
 	}
 	if shown := s.machine(); shown != m {
-		c.Reach = max(c.Reach, shown.Revision())
+		least := shown.Revision()
+		if s.enough > 0 {
+			least = min(least, s.enough)
+		}
+		c.Reach = max(c.Reach, least)
 	}
 	return engine.Run(s.ctx, c)
 }
