@@ -30,7 +30,7 @@ func (s *Store) Apply(ctx context.Context, w Write) (Result, error) {
 		return Result{}, err
 	}
 	var res Result
-	err := s.atLeader(ctx, func(ctx context.Context, in *engine.Engine) (err error) {
+	err := s.atLeader(ctx, s.space.Check, func(ctx context.Context, in *engine.Engine) (err error) {
 		res, err = s.propose(ctx, in, w)
 		return err
 	}, func(ctx context.Context, in *engine.Engine, leader string) (err error) {
@@ -53,8 +53,8 @@ func (w Write) validate() error {
 }
 
 // atLeader calls here when this replica leads, there when another does, and again after errRetry
-// and changes of leadership.
-func (s *Store) atLeader(ctx context.Context, here func(context.Context, *engine.Engine) error,
+// and changes of leadership. When nobody leads, hopeless says why waiting does not help; nil: it may.
+func (s *Store) atLeader(ctx context.Context, hopeless func() error, here func(context.Context, *engine.Engine) error,
 	there func(ctx context.Context, in *engine.Engine, leader string) error,
 ) error {
 	timer := time.NewTimer(leaderWait)
@@ -70,8 +70,8 @@ func (s *Store) atLeader(ctx context.Context, here func(context.Context, *engine
 			err = here(ctx, in)
 		} else if addr, ok := s.leader(in); ok {
 			err = there(ctx, in, addr)
-		} else if full := s.space.Check(); full != nil {
-			return full // a full disk is why nobody leads, and waiting does not help
+		} else if why := hopeless(); why != nil {
+			return why
 		}
 		if !errors.Is(err, errRetry) {
 			return err
@@ -86,7 +86,9 @@ func (s *Store) atLeader(ctx context.Context, here func(context.Context, *engine
 		case <-s.ctx.Done():
 			err = ErrClosed
 		case <-timer.C:
-			err = s.whyNoLeader()
+			if err = hopeless(); err == nil {
+				err = fmt.Errorf("%w for %v, nothing was written", ErrNoLeader, leaderWait)
+			}
 		}
 		again.Stop()
 		if !errors.Is(err, errRetry) {
@@ -119,6 +121,9 @@ func (s *Store) commit(ctx context.Context, in *engine.Engine, entry []byte) (Re
 	return out.Result, out.Err
 }
 
+// hopeful is for what writes nothing: it waits for a leader, also where the disk is full.
+func hopeful() error { return nil }
+
 // encode makes the log entry of a write: here the leader's clock decides, and nowhere else.
 func (s *Store) encode(m *machine.Machine, w Write) []byte {
 	c := machine.Command{Stamp: m.Stamp(), Expect: w.Expect, Key: w.Key, Value: w.Value}
@@ -147,12 +152,4 @@ func (s *Store) translate(err error) error {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	return err
-}
-
-// whyNoLeader is the error for a write that found no leader in time.
-func (s *Store) whyNoLeader() error {
-	if err := s.space.Check(); err != nil {
-		return err
-	}
-	return fmt.Errorf("%w for %v, nothing was written", ErrNoLeader, leaderWait)
 }

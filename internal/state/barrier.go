@@ -50,7 +50,7 @@ func (s *Store) Barrier(ctx context.Context) error {
 func (s *Store) barrierRound() (rev uint64, err error) {
 	ctx, cancel := context.WithTimeout(s.ctx, barrierTimeout)
 	defer cancel()
-	err = s.atLeader(ctx, func(ctx context.Context, in *engine.Engine) (err error) {
+	err = s.atLeader(ctx, hopeful, func(ctx context.Context, in *engine.Engine) (err error) {
 		rev, err = s.vouch(ctx, in)
 		return err
 	}, func(ctx context.Context, in *engine.Engine, leader string) (err error) {

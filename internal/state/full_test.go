@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -90,6 +91,33 @@ func TestNearlyFullDisk(t *testing.T) {
 	}
 	empty(t, disk)
 	eventually(t, s, "/a", "3")
+}
+
+// A full disk stops nobody from reading: a replica that knows no leader waits for one, and does not ask
+// without a pause.
+func TestReadsOnAFullDiskWaitForALeader(t *testing.T) {
+	simulate(t, true, func(c *sim) {
+		c.freeze = true
+		c.first(3)
+		c.load(20, 0, 1, 2)
+		s := c.nodes[name((c.leader()+1)%3)].get()
+		s.space.Min = math.MaxUint64
+		c.net.Cut(func(string, string) bool { return true })
+		elapse(5 * time.Second) // until gossip knows
+		if _, err := s.Apply(c.t.Context(), Write{Key: "/full", Expect: Any}); !errors.Is(err, ErrNoSpace) {
+			c.t.Errorf("write: %v, want ErrNoSpace", err)
+		}
+		s.present.Store(false)
+		ctx, end := context.WithTimeout(c.t.Context(), time.Second)
+		defer end()
+		if err := s.Ready(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			c.t.Errorf("ready without a leader: %v", err)
+		}
+		time.AfterFunc(time.Second, func() { c.net.Cut(nil) })
+		if err := s.Barrier(c.t.Context()); err != nil {
+			c.t.Errorf("read: %v", err)
+		}
+	})
 }
 
 // Without the guard the log itself runs out of space, again and again; nothing acknowledged is

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -26,6 +27,7 @@ func (s *Store) Ready(ctx context.Context) error {
 		switch err := s.Barrier(ctx); {
 		case err == nil:
 			s.present.Store(true)
+			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.Is(err, ErrClosed):
@@ -33,6 +35,12 @@ func (s *Store) Ready(ctx context.Context) error {
 		case !errors.Is(err, ErrNoLeader):
 			s.log.Debug("not ready yet", "err", err)
 		}
+		again := time.NewTimer(retryEvery) // some errors come at once
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+		}
+		again.Stop()
 	}
 	return nil
 }
@@ -91,7 +99,7 @@ func (s *Store) Leave(ctx context.Context) error {
 	if s.cfg.Membership != nil {
 		s.cfg.Membership.Tell(Standing{})
 	}
-	err := s.atLeader(ctx, func(ctx context.Context, in *engine.Engine) error {
+	err := s.atLeader(ctx, hopeful, func(ctx context.Context, in *engine.Engine) error {
 		if in.Alone() {
 			return ErrOnlyReplica
 		}
