@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -57,10 +58,12 @@ func (s *Store) plan(in *engine.Engine, missing *map[raft.ServerID]time.Time) (*
 	own := raft.Server{ID: in.Self, Address: raftnet.Address(s.cfg.Addr, string(in.Self))}
 	alive := []raft.Server{own}
 	at := map[raft.ServerID]string{}
+	peers := s.peers()
+	again := s.forgetLeft(peers, now)
 	s.mu.Lock()
-	for _, p := range s.peers() {
+	for _, p := range peers {
 		id := raft.ServerID(p.Standing.Server)
-		if p.Name != s.cfg.NodeID && p.Standing.Lineage == in.Lineage() && !s.left[id] && id != "" {
+		if _, left := s.left[id]; p.Name != s.cfg.NodeID && p.Standing.Lineage == in.Lineage() && !left && id != "" {
 			alive = append(alive, raft.Server{ID: id, Address: raftnet.Address(p.Addr, string(id))})
 			at[id] = p.Addr
 		}
@@ -68,10 +71,34 @@ func (s *Store) plan(in *engine.Engine, missing *map[raft.ServerID]time.Time) (*
 	s.mu.Unlock()
 	conf := in.Members()
 	*missing = voters.Missing(*missing, conf, alive, now)
-	return voters.Plan(voters.View{
+	change, wait := voters.Plan(voters.View{
 		Config: conf, Self: own, Alive: alive, Missing: *missing,
 		Lag: func(id raft.ServerID) (uint64, bool) { return s.lag(in, at[id]) },
 	}, voters.Default(), now)
+	if wait == 0 || again > 0 && again < wait {
+		wait = again
+	}
+	return change, wait
+}
+
+// leftFor is how long what gossip tells of a replica may be older than its leaving.
+const leftFor = time.Minute
+
+// forgetLeft forgets who left as soon as gossip tells it too, and returns when to come again for the others;
+// 0: there are none. Who is told of after that has given up leaving, and runs on.
+func (s *Store) forgetLeft(peers []Peer, now time.Time) (again time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, at := range s.left {
+		told := slices.ContainsFunc(peers, func(p Peer) bool { return p.Standing.Server == string(id) })
+		rest := at.Add(leftFor).Sub(now)
+		if !told || rest <= 0 {
+			delete(s.left, id)
+		} else if again == 0 || rest < again {
+			again = rest
+		}
+	}
+	return again
 }
 
 // lag asks a replica how far it is behind; false: it is not ready for a vote.

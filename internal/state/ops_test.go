@@ -133,6 +133,43 @@ func TestLeave(t *testing.T) {
 	})
 }
 
+// Who gives up leaving goes on as a replica: whatever the leader has done by then, it takes that one back.
+func TestLeaveThatIsGivenUp(t *testing.T) {
+	for ms := range 6 {
+		simulate(t, false, func(c *sim) {
+			c.first(3)
+			s := c.nodes[name((c.leader()+1)%3)].get()
+			ctx, end := context.WithTimeout(c.t.Context(), time.Duration(ms+1)*time.Millisecond)
+			defer end()
+			if s.Leave(ctx) == nil {
+				return
+			}
+			elapse(leftFor + 5*time.Second)
+			c.steady(3)
+			c.write(c.leader(), "/after", "x", 10*time.Second)
+			c.equal()
+		})
+	}
+}
+
+// Who has left is not taken in again by what gossip still tells of it.
+func TestOldGossipOfWhoLeft(t *testing.T) {
+	simulate(t, false, func(c *sim) {
+		c.net.Gossip = 3 * time.Second
+		c.first(3)
+		l := c.leader()
+		if err := c.nodes[name((l+1)%3)].get().Leave(c.t.Context()); err != nil {
+			c.t.Fatal(err)
+		}
+		for range 100 {
+			if n := len(c.nodes[name(l)].get().Status().Replicas); n != 2 {
+				c.t.Fatalf("%d replicas", n)
+			}
+			elapse(100 * time.Millisecond)
+		}
+	})
+}
+
 // A damaged replica is set aside and made anew from the others, under another name.
 func TestDamagedReplicaRejoins(t *testing.T) {
 	simulate(t, true, func(c *sim) {

@@ -147,10 +147,11 @@ func (s *Store) serveMerge(ctx context.Context, in *engine.Engine, body []byte) 
 	return call.Answer{Revision: res.Revision}, err
 }
 
-// dismiss takes a replica that leaves out of the configuration, for good.
+// dismiss takes a replica that leaves out of the configuration.
 func (s *Store) dismiss(ctx context.Context, in *engine.Engine, id raft.ServerID) error {
 	s.mu.Lock()
-	s.left[id] = true
+	s.left[id] = time.Now()
 	s.mu.Unlock()
+	in.Broadcast() // so that it is forgotten in time
 	return in.Await(ctx, func() raft.Future { return voters.Change{Op: voters.Remove, ID: id}.Begin(in.Raft) })
 }

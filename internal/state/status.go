@@ -97,7 +97,7 @@ func (s *Store) Leave(ctx context.Context) error {
 	}
 	s.leaving.Store(true)
 	if s.cfg.Membership != nil {
-		s.cfg.Membership.Tell(Standing{})
+		s.tell(s.instance())
 	}
 	err := s.atLeader(ctx, hopeful, func(ctx context.Context, in *engine.Engine) error {
 		if in.Alone() {

@@ -107,7 +107,7 @@ type Store struct {
 	told    Standing // what peers know of this replica
 
 	mu   sync.Mutex
-	left map[raft.ServerID]bool // asked this leader to be taken out
+	left map[raft.ServerID]time.Time // asked this leader to be taken out, and when
 
 	ctx    context.Context // ends with Close; for the store's own goroutines only
 	cancel context.CancelFunc
@@ -122,7 +122,7 @@ type Store struct {
 // of a newer version are errors.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	cfg = cfg.withDefaults()
-	s := &Store{cfg: cfg, log: cfg.Log, left: map[raft.ServerID]bool{}}
+	s := &Store{cfg: cfg, log: cfg.Log, left: map[raft.ServerID]time.Time{}}
 	s.space.Dir, s.space.Min = cfg.Dir, cfg.MinFree
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.barrier.Do, s.barrier.Closed = s.barrierRound, ErrClosed
