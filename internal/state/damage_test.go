@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -176,6 +177,47 @@ func TestDamageOfOneThatWentOnAloneIsMended(t *testing.T) {
 		c.load(5, 2)
 		c.equal()
 	})
+}
+
+// The founder's damaged state was set aside, and the disk was full or power was lost before a new copy was
+// begun. The founder, which is told to join nothing, follows the others, and begins nothing of its own.
+func TestFounderWhoseStateWasSetAsideFollowsTheOthers(t *testing.T) {
+	for _, full := range []string{"state", "meta"} { // from when on: before it is set aside, and after that
+		simulate(t, true, func(c *sim) {
+			c.first(3)
+			c.load(50, 0, 1, 2)
+			want := c.nodes[name(1)].get().Status().Lineage.ID
+			dir := c.nodes[name(0)].dir
+			c.kill(0)
+			c.steady(2)
+			damageLog(c.t, dir)
+			c.probe = func(op disk.Op, file string) error {
+				if op == disk.Write && (full == "state" || filepath.Base(file) == full) {
+					return syscall.ENOSPC
+				}
+				return nil
+			}
+			if _, err := c.tryStart(0, ""); !errors.Is(err, syscall.ENOSPC) {
+				c.t.Fatalf("start on a full disk: %v", err)
+			}
+			_, err := os.Stat(filepath.Join(dir, "current"))
+			if aside := errors.Is(err, fs.ErrNotExist); aside != (full == "meta") {
+				c.t.Fatalf("full at %s: set aside: %v", full, aside)
+			}
+			c.net.Kill(name(0))
+			c.probe = nil
+			s := c.start(0, "")
+			c.steady(3)
+			if got := s.Status().Lineage.ID; got != want {
+				c.t.Errorf("it follows %s, the others %s", got, want)
+			}
+			c.load(5, 0)
+			c.equal()
+			if _, err := os.Stat(dir + ".joins"); !errors.Is(err, fs.ErrNotExist) {
+				c.t.Errorf("the note is still there: %v", err)
+			}
+		})
+	}
 }
 
 // While a replica's disk does not let Raft start again, others go on calling: nothing piles up.

@@ -291,9 +291,12 @@ func (s *Store) at(step string) {
 
 // instead makes stores where none could be opened, if a replica is to have new ones.
 func (s *Store) instead(ctx context.Context, why error) (home.Stores, error) {
+	join, err := s.home.Wanted()
 	switch {
-	case errors.Is(why, fs.ErrNotExist) && s.instance() == nil:
-		return s.found(s.cfg.Join)
+	case err != nil:
+		return home.Stores{}, err
+	case errors.Is(why, fs.ErrNotExist) && (join != "" || s.instance() == nil):
+		return s.found(cmp.Or(s.cfg.Join, join))
 	case errors.As(why, new(*disk.DamageError)) && s.cfg.Network != nil:
 		s.damaged.Store(true)
 		s.tell(s.instance()) // who takes this replica for alive does not go on without it
@@ -310,7 +313,7 @@ func (s *Store) replace(ctx context.Context, damaged error) (home.Stores, error)
 		changed := s.peersChanged()
 		p, ok := lineage.Best(s.peers(), s.cfg.NodeID)
 		if ok && s.shows(ctx, p) {
-			aside, err := s.home.SetAside(time.Now())
+			aside, err := s.home.SetAside(time.Now(), p.Standing.Lineage)
 			if err != nil {
 				return home.Stores{}, errors.Join(damaged, fmt.Errorf("set the damaged state aside: %w", err))
 			}

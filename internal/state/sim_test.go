@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/raft"
 
+	"github.com/podman-swarm/podman-swarm/internal/state/disk"
 	"github.com/podman-swarm/podman-swarm/internal/state/lab"
 	"github.com/podman-swarm/podman-swarm/internal/state/statetest"
 )
@@ -28,6 +29,7 @@ type sim struct {
 	tune   func(*raft.Config)
 	log    *slog.Logger
 	step   map[string]func(step string) // by name
+	probe  disk.Probe                   // of what starts from now on
 	nodes  map[string]*simNode
 
 	mu    sync.Mutex
@@ -110,7 +112,8 @@ func (c *sim) tryStart(i int, join string) (*Store, error) {
 	})
 	cfg := Config{
 		Dir: n.dir, NodeID: n.name, Addr: statetest.Addr(n.name), Network: node, Membership: node, Join: join,
-		Log: c.log.With("node", n.name), MinFree: 1, tune: c.tune, Lab: lab.Lab{Segment: 16 << 10, Step: c.step[n.name]}, Freeze: c.freeze,
+		Log: c.log.With("node", n.name), MinFree: 1, tune: c.tune, Freeze: c.freeze,
+		Lab: lab.Lab{Segment: 16 << 10, Step: c.step[n.name], Disk: c.probe},
 	}
 	s, err := Open(c.t.Context(), cfg)
 	if err != nil {

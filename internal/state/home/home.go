@@ -1,8 +1,8 @@
 package home
 
 import (
+	"errors"
 	"io/fs"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -12,6 +12,7 @@ import (
 // Home is where a replica keeps what Raft needs, by lineage: in a directory, or, for tests, in
 // memory.
 type Home struct {
+	cfg  disk.Config
 	root *disk.Root // nil: in memory
 	mem  map[string]Stores
 	cur  disk.Current // in memory: what is followed
@@ -26,7 +27,7 @@ func Take(c disk.Config) (*Home, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Home{root: root}, nil
+	return &Home{cfg: c, root: root}, nil
 }
 
 // Close gives the directory back.
@@ -41,10 +42,7 @@ func (h *Home) Close() error {
 func (h *Home) Open() (Stores, error) {
 	if h.root != nil {
 		d, err := h.root.Open()
-		if err != nil {
-			return Stores{}, err
-		}
-		return onDisk(d), nil
+		return h.opened(d, err)
 	}
 	st, ok := h.mem[h.cur.Lineage]
 	if !ok {
@@ -54,14 +52,21 @@ func (h *Home) Open() (Stores, error) {
 	return st, nil
 }
 
+func (h *Home) opened(d *disk.Disk, err error) (Stores, error) {
+	if err != nil {
+		return Stores{}, err
+	}
+	if err := h.forget(); err != nil {
+		return Stores{}, errors.Join(err, d.Close())
+	}
+	return onDisk(d), nil
+}
+
 // Begin makes new stores, filled by init, the ones that are followed.
 func (h *Home) Begin(next disk.Current, init func(Stores) error) (Stores, error) {
 	if h.root != nil {
 		d, err := h.root.Begin(next, func(d *disk.Disk) error { return init(onDisk(d)) })
-		if err != nil {
-			return Stores{}, err
-		}
-		return onDisk(d), nil
+		return h.opened(d, err)
 	}
 	log := raft.NewInmemStore()
 	st := Stores{Current: next, Logs: log, Stable: log, Snaps: raft.NewInmemSnapshotStore()}
@@ -102,6 +107,3 @@ func (h *Home) Retreat(cur disk.Current) error {
 	h.cur = h.mem[cur.Former.Lineage].Current
 	return nil
 }
-
-// SetAside moves everything, damaged as it is, away, and returns where it is now.
-func (h *Home) SetAside(now time.Time) (string, error) { return h.root.SetAside(now) }
