@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -106,11 +107,21 @@ func (b *backups) describe(k backup.Kept) (swarm.Backup, error) {
 		if err != nil {
 			return out, err
 		}
+		info.Sums = nil // one for each object: nobody asks for them again
 		seen = verified{info: info, size: k.Size, at: time.Now().UTC()}
+		b.forget()
 		b.seen[k.Path] = seen
 	}
 	out.Revision, out.Objects, out.Release, out.Reason, out.Verified = seen.info.Revision, seen.info.Objects, seen.info.Release, seen.info.Reason, seen.at
 	return out, nil
+}
+
+// forget drops what is known of files that are gone, whoever removed them. The caller holds looking.
+func (b *backups) forget() {
+	maps.DeleteFunc(b.seen, func(path string, _ verified) bool {
+		_, err := os.Stat(path)
+		return errors.Is(err, os.ErrNotExist)
+	})
 }
 
 // verified is a backup that was read back whole.
@@ -197,7 +208,11 @@ func (b *backups) deleteOwn(name string) error {
 	if err != nil {
 		return err
 	}
-	return os.Remove(k.Path)
+	err = os.Remove(k.Path)
+	b.looking.Lock()
+	defer b.looking.Unlock()
+	b.forget()
+	return err
 }
 
 // Policy implements swarm.Backups.
@@ -273,4 +288,7 @@ func (b *backups) prune() {
 	} else if n > 0 {
 		b.Log.Debug("removed old backups", "count", n)
 	}
+	b.looking.Lock()
+	defer b.looking.Unlock()
+	b.forget()
 }

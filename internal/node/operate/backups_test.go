@@ -6,12 +6,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/client-go/rest"
 
+	"github.com/podman-swarm/podman-swarm/internal/backup"
 	"github.com/podman-swarm/podman-swarm/internal/node/nodetest"
 	"github.com/podman-swarm/podman-swarm/internal/swarm"
 )
@@ -88,5 +91,56 @@ func TestBackupsOfOtherNodes(t *testing.T) {
 	wantError(t, err, "node n2: ")
 	if code := swarm.Code(err); code != http.StatusServiceUnavailable {
 		t.Errorf("code %d", code)
+	}
+}
+
+// ownBackups are the backups of one node whose policy keeps two.
+func ownBackups(t *testing.T) *backups {
+	t.Helper()
+	o := operateOn(t, "n1")
+	b := &backups{Config: o.configs[0], seen: map[string]verified{}}
+	if err := b.SetPolicy(t.Context(), swarm.BackupPolicy{Every: swarm.Duration(time.Hour), Keep: 2}); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// writeBackup makes a backup that says it was made at a time.
+func writeBackup(t *testing.T, b *backups, at time.Time) {
+	t.Helper()
+	_, err := backup.Create(t.Context(), b.Backups, backup.Source{
+		Info:     backup.Info{Cluster: "c", Created: at},
+		Snapshot: func(w io.Writer) (uint64, error) { _, err := io.WriteString(w, "s"); return 1, err },
+		Keys:     func() ([]byte, error) { return []byte("k"), nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What is remembered of backups does not grow with every one that was ever made.
+func TestRemovedBackupsAreForgotten(t *testing.T) {
+	b := ownBackups(t)
+	start := time.Now().Add(-20 * 24 * time.Hour)
+	for i := range 30 {
+		writeBackup(t, b, start.Add(time.Duration(i)*8*time.Hour))
+		if _, err := b.own(); err != nil {
+			t.Fatal(err)
+		}
+		b.prune()
+		if kept, err := backup.List(b.Backups); err != nil || len(b.seen) != len(kept) {
+			t.Fatalf("%d backups are kept, %d are remembered, %v", len(kept), len(b.seen), err)
+		}
+	}
+	for path, v := range b.seen {
+		if v.info.Sums != nil {
+			t.Fatalf("%d checksums of %s are remembered", len(v.info.Sums), path)
+		}
+		if err := b.deleteOwn(filepath.Base(path)); err != nil {
+			t.Error(err)
+		}
+	}
+	if len(b.seen) > 0 {
+		t.Errorf("deleted, but remembered: %v", b.seen)
 	}
 }
