@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -108,7 +109,7 @@ func TestRetention(t *testing.T) {
 			kept = append(kept, Kept{Name: fileName(at), Created: at})
 		}
 		r := Retention{Hours: rapid.IntRange(1, 24).Draw(t, "hours"), Days: rapid.IntRange(1, 7).Draw(t, "days")}
-		surplus := r.Surplus(kept)
+		surplus := r.Surplus(kept, start.AddDate(1, 0, 0))
 		gone := map[string]bool{}
 		for _, k := range surplus {
 			gone[k.Name] = true
@@ -135,6 +136,27 @@ func TestRetention(t *testing.T) {
 	})
 }
 
+// Whatever a clock that was ahead has made, what is dated right stays as if that were not there.
+func TestRetentionAfterAClockThatWasAhead(t *testing.T) {
+	now := time.Date(2026, 1, 9, 12, 0, 0, 0, time.UTC)
+	var sound, ahead []Kept
+	for i := range 6 {
+		at := now.Add(-time.Duration(i) * time.Hour)
+		sound = append(sound, Kept{Name: fileName(at), Created: at})
+		at = now.Add(time.Duration(i+1) * 1000 * time.Hour)
+		ahead = append(ahead, Kept{Name: fileName(at), Created: at})
+	}
+	slices.Reverse(ahead)
+	r := Retention{Hours: 3, Days: 1}
+	want := append(r.Surplus(sound, now), r.Surplus(ahead, now)...)
+	if got := r.Surplus(slices.Concat(sound, ahead), now); len(want) != 6 || !slices.Equal(got, want) {
+		t.Errorf("goes %v\nwant %v", got, want)
+	}
+	if got := Ahead(slices.Concat(ahead, sound), now); !slices.Equal(got, ahead) {
+		t.Errorf("ahead: %v", got)
+	}
+}
+
 func TestPruneTouchesOnlyBackups(t *testing.T) {
 	dir := t.TempDir()
 	other := filepath.Join(dir, "letter.txt")
@@ -147,7 +169,7 @@ func TestPruneTouchesOnlyBackups(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n, err := Prune(dir, Retention{Hours: 1, Days: 1}); n != 4 || err != nil {
+	if n, err := Prune(dir, Retention{Hours: 1, Days: 1}, start.Add(time.Hour)); n != 4 || err != nil {
 		t.Errorf("Prune = %d, %v", n, err)
 	}
 	kept, err := List(dir)

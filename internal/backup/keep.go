@@ -61,21 +61,17 @@ type Retention struct{ Hours, Days int }
 func DefaultRetention() Retention { return Retention{Hours: 24, Days: 7} }
 
 // Surplus are the backups that the retention lets go, oldest first. The newest always stays.
-func (r Retention) Surplus(kept []Kept) []Kept {
+//
+// Backups dated after now are of a time when the clock was ahead, or it is behind now. Nobody knows
+// which, so they and the others are each kept as if there were only them.
+func (r Retention) Surplus(kept []Kept, now time.Time) []Kept {
 	newest := slices.SortedFunc(slices.Values(kept), func(a, b Kept) int { return b.Created.Compare(a.Created) })
 	stays := map[string]bool{}
-	mark := func(span time.Duration, most int) {
-		seen := map[time.Time]bool{}
-		for i, k := range newest {
-			slot := k.Created.Truncate(span)
-			if i == 0 || !seen[slot] && len(seen) < most {
-				stays[k.Name] = true
-				seen[slot] = true
-			}
-		}
+	past := len(Ahead(newest, now))
+	for _, some := range [][]Kept{newest[:past], newest[past:]} {
+		mark(stays, some, time.Hour, r.Hours)
+		mark(stays, some, 24*time.Hour, r.Days)
 	}
-	mark(time.Hour, r.Hours)
-	mark(24*time.Hour, r.Days)
 	var out []Kept
 	for _, k := range slices.Backward(newest) {
 		if !stays[k.Name] {
@@ -85,13 +81,34 @@ func (r Retention) Surplus(kept []Kept) []Kept {
 	return out
 }
 
+// mark has the newest of each of the last spans stay, and the newest of all.
+func mark(stays map[string]bool, newest []Kept, span time.Duration, most int) {
+	seen := map[time.Time]bool{}
+	for i, k := range newest {
+		slot := k.Created.Truncate(span)
+		if i == 0 || !seen[slot] && len(seen) < most {
+			stays[k.Name] = true
+			seen[slot] = true
+		}
+	}
+}
+
+// Ahead are those of a list, the newest first, that are dated after now.
+func Ahead(newest []Kept, now time.Time) []Kept {
+	i := slices.IndexFunc(newest, func(k Kept) bool { return !k.Created.After(now) })
+	if i < 0 {
+		return newest
+	}
+	return newest[:i]
+}
+
 // Prune removes what the retention lets go and returns how many those were.
-func Prune(dir string, r Retention) (int, error) {
+func Prune(dir string, r Retention, now time.Time) (int, error) {
 	kept, err := List(dir)
 	if err != nil {
 		return 0, err
 	}
-	surplus := r.Surplus(kept)
+	surplus := r.Surplus(kept, now)
 	for i, k := range surplus {
 		if err := os.Remove(k.Path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return i, fmt.Errorf("remove old backup: %w", err)

@@ -28,6 +28,8 @@ type backups struct {
 
 	looking sync.Mutex
 	seen    map[string]verified // by path
+
+	ahead string // the newest backup that is dated in the future, for Run to warn of it once
 }
 
 // policyKey is where the policy of the whole swarm is kept.
@@ -272,18 +274,29 @@ func (b *backups) Run(ctx context.Context) error {
 	}
 }
 
-// due tells whether the newest backup is older than the policy wants.
+// due tells whether the newest backup is older than the policy wants. One that is dated in the future
+// says nothing about that.
 func (b *backups) due(now time.Time) bool {
 	every := time.Duration(b.policy().Every)
 	kept, err := backup.List(b.Backups)
-	return every > 0 && err == nil && (len(kept) == 0 || now.Sub(kept[0].Created) >= every)
+	if every == 0 || err != nil {
+		return false
+	}
+	ahead := len(backup.Ahead(kept, now))
+	if ahead > 0 && kept[0].Name != b.ahead {
+		b.ahead = kept[0].Name
+		b.Log.Warn("backups are dated in the future: the clock was ahead when they were made, or is behind now. They stay: delete them when the clock is right",
+			"count", ahead, "newest", kept[0].Name)
+	}
+	kept = kept[ahead:]
+	return len(kept) == 0 || now.Sub(kept[0].Created) >= every
 }
 
 // prune removes what the policy does not keep: the newest ones stay, and one of each of the last days.
 func (b *backups) prune() {
 	r := backup.DefaultRetention()
 	r.Hours = b.policy().Keep
-	if n, err := backup.Prune(b.Backups, r); err != nil {
+	if n, err := backup.Prune(b.Backups, r, time.Now()); err != nil {
 		b.Log.Warn("remove old backups", "err", err)
 	} else if n > 0 {
 		b.Log.Debug("removed old backups", "count", n)

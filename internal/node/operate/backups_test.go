@@ -3,6 +3,7 @@ package operate
 import (
 	"bytes"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -142,5 +143,36 @@ func TestRemovedBackupsAreForgotten(t *testing.T) {
 	}
 	if len(b.seen) > 0 {
 		t.Errorf("deleted, but remembered: %v", b.seen)
+	}
+}
+
+// A backup of the time when the clock was ahead keeps no other from being made, nor from staying.
+func TestBackupsGoOnAfterAClockThatWasAhead(t *testing.T) {
+	b := ownBackups(t)
+	var log bytes.Buffer
+	b.Log = slog.New(slog.NewTextHandler(&log, nil))
+	now := time.Now()
+	for i := range 3 {
+		writeBackup(t, b, now.AddDate(1, 0, i))
+	}
+	for i := range 3 {
+		if !b.due(now) {
+			t.Fatal("none is due, and the newest is dated in the future")
+		}
+		if i == 1 {
+			writeBackup(t, b, now.Add(-2*time.Hour))
+		}
+	}
+	if n := strings.Count(log.String(), "dated in the future"); n != 1 {
+		t.Errorf("%d warnings: %s", n, log.String())
+	}
+	writeBackup(t, b, now.Add(-time.Minute))
+	b.prune()
+	if b.due(now) {
+		t.Error("one is due a minute after the last")
+	}
+	kept, err := backup.List(b.Backups)
+	if n := len(backup.Ahead(kept, now)); err != nil || len(kept)-n != 2 {
+		t.Errorf("%d backups are left, %d of them dated in the future, %v; want both that are not", len(kept), n, err)
 	}
 }
