@@ -181,6 +181,28 @@ func TestPruneTouchesOnlyBackups(t *testing.T) {
 	}
 }
 
+func TestCleanRemovesOnlyWhatIsUnfinished(t *testing.T) {
+	dir := t.TempDir()
+	if err := Clean(filepath.Join(dir, "none")); err != nil {
+		t.Error(err)
+	}
+	if _, err := Create(t.Context(), dir, source(time.Now())); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"letter.txt", ".new-123", ".newer"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Clean(dir); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 3 || left[0].Name() != ".newer" || left[1].Name() != "letter.txt" {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
 func FuzzRead(f *testing.F) {
 	var whole bytes.Buffer
 	if err := write(f.Context(), &whole, source(time.Unix(0, 0))); err != nil {

@@ -116,3 +116,22 @@ func Prune(dir string, r Retention, now time.Time) (int, error) {
 	}
 	return len(surplus), nil
 }
+
+// Clean removes what was being written when this machine or its agent ended. Nothing may be being
+// written into dir now.
+func Clean(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list unfinished backups: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), unfinished) {
+			errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}

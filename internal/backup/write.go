@@ -28,6 +28,9 @@ type Source struct {
 	Objects func(ctx context.Context, add func(path string, yaml []byte) error) error
 }
 
+// unfinished begins the names of backups that are being written.
+const unfinished = ".new-"
+
 // Create writes a backup into dir (made if missing) and returns its path. It is durable and has
 // been verified when Create returns.
 func Create(ctx context.Context, dir string, s Source) (path string, err error) {
@@ -38,7 +41,7 @@ func Create(ctx context.Context, dir string, s Source) (path string, err error) 
 	if s.Info.Created.IsZero() {
 		s.Info.Created = time.Now().UTC()
 	}
-	f, err := os.CreateTemp(dir, ".new-*")
+	f, err := os.CreateTemp(dir, unfinished+"*")
 	if err != nil {
 		return "", fmt.Errorf("backup: %w", err)
 	}

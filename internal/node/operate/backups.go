@@ -250,6 +250,7 @@ const policyPoll = time.Minute
 // Run makes this node's backups by the policy until ctx ends. Nothing is written when nothing has
 // changed since the last one.
 func (b *backups) Run(ctx context.Context) error {
+	b.clean()
 	// Each is read back once now, so that whoever asks for the list later need not wait for that.
 	if _, err := b.own(); err != nil {
 		b.Log.Warn("backups", "err", err)
@@ -271,6 +272,15 @@ func (b *backups) Run(ctx context.Context) error {
 			last = revision
 			b.prune()
 		}
+	}
+}
+
+// clean removes what an agent that was killed has left half-written.
+func (b *backups) clean() {
+	b.making.Lock() // the API answers already, and somebody may have asked for a backup
+	defer b.making.Unlock()
+	if err := backup.Clean(b.Backups); err != nil {
+		b.Log.Warn("remove unfinished backups", "err", err)
 	}
 }
 

@@ -2,6 +2,7 @@ package operate
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"log/slog"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -175,4 +177,25 @@ func TestBackupsGoOnAfterAClockThatWasAhead(t *testing.T) {
 	if n := len(backup.Ahead(kept, now)); err != nil || len(kept)-n != 2 {
 		t.Errorf("%d backups are left, %d of them dated in the future, %v; want both that are not", len(kept), n, err)
 	}
+}
+
+// What an agent that was killed was writing is removed by the next, which waits for what is being
+// written now.
+func TestRunRemovesHalfWrittenBackups(t *testing.T) {
+	b := ownBackups(t)
+	half := filepath.Join(b.Backups, ".new-1")
+	if err := os.WriteFile(half, []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.making.Lock()
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = b.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	if _, err := os.Stat(half); err != nil {
+		t.Errorf("it was being written: %v", err)
+	}
+	b.making.Unlock()
+	nodetest.Eventually(t, "it is gone", func() bool { _, err := os.Stat(half); return os.IsNotExist(err) })
 }
