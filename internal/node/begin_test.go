@@ -147,18 +147,6 @@ func TestLeftNode(t *testing.T) {
 	}
 }
 
-func TestRestoreRefusals(t *testing.T) {
-	c := hollowNode(t, "n1")
-	var out strings.Builder
-	wantLine(t, Restore(t.Context(), c, filepath.Join(t.TempDir(), "none"), &out), "no such file")
-	bad := filepath.Join(t.TempDir(), "bad.tar.gz")
-	if err := os.WriteFile(bad, []byte("no backup"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	wantLine(t, Restore(t.Context(), c, bad, &out), "damaged backup")
-	wantGone(t, c.DataDir)
-}
-
 // The name of the machine is only a default: a node keeps its own, also when the machine is renamed.
 func TestTheNodeKeepsItsName(t *testing.T) {
 	host, err := os.Hostname()

@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
-	"syscall"
 
 	"github.com/podman-swarm/podman-swarm/internal/netd"
+	"github.com/podman-swarm/podman-swarm/internal/node/datadir"
 	"github.com/podman-swarm/podman-swarm/internal/node/logs"
 	"github.com/podman-swarm/podman-swarm/internal/podman"
 	"github.com/podman-swarm/podman-swarm/internal/podspec"
@@ -23,7 +20,7 @@ import (
 // else lies in the data directory stays.
 func Reset(ctx context.Context, cfg Config) error {
 	log := logs.New(cfg.LogLevel)
-	if err := refuseForeign(cfg.DataDir); err != nil {
+	if err := datadir.RefuseForeign(cfg.DataDir); err != nil {
 		return err
 	}
 	h, err := prepare(cfg, log)
@@ -49,62 +46,7 @@ func Reset(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("remove runtime directory: %w", err)
 	}
 	_ = os.Remove(filepath.Dir(h.runDir)) // other nodes of this machine may be in there
-	return removeData(h.cfg.DataDir, log)
-}
-
-// dataEntries are what a node and `make up` put into a data directory. What marks it as one comes
-// last, so that an interrupted removal is seen for what it is.
-func dataEntries() []string {
-	return []string{"state", "pki", "member.json", "joining.json", "backups", "apiserver", "openapi", "pods", "logs", "run", "seccomp", "admin.kubeconfig", "agent.log", "VERSION", "lock"}
-}
-
-// foreign lists what is in a data directory without being ours.
-func foreign(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("data directory: %w", err)
-	}
-	var names []string
-	for _, e := range entries {
-		if !slices.Contains(dataEntries(), e.Name()) {
-			names = append(names, e.Name())
-		}
-	}
-	return names, nil
-}
-
-// refuseForeign keeps a mistyped --data-dir from costing somebody's files.
-func refuseForeign(dir string) error {
-	names, err := foreign(dir)
-	if err != nil || len(names) == 0 {
-		return err
-	}
-	if _, err := os.Stat(filepath.Join(dir, "VERSION")); err != nil {
-		return fmt.Errorf("%s is not the data directory of a node (it has no file VERSION, but %s): nothing was removed", dir, names[0])
-	}
-	return nil
-}
-
-// removeData removes what is ours, and the directory when that was all.
-func removeData(dir string, log *slog.Logger) error {
-	for _, name := range dataEntries() {
-		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
-			return fmt.Errorf("remove data: %w", err)
-		}
-	}
-	names, err := foreign(dir)
-	if err != nil {
-		return err
-	}
-	if len(names) > 0 {
-		log.Warn("data directory is kept for what else is in it", "dir", dir, "found", strings.Join(names, " "))
-		return nil
-	}
-	err = os.Remove(dir)
-	if err == nil || errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.EBUSY) { // busy: a disk of its own is mounted there
-		return nil
-	}
-	return fmt.Errorf("remove data: %w", err)
+	return datadir.Remove(h.cfg.DataDir, log)
 }
 
 // removePods removes the containers and pods of the node that has this data directory.
