@@ -3,10 +3,12 @@ package node
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/backup"
@@ -61,8 +63,12 @@ func (h *host) restore(ctx context.Context, c backup.Contents) error {
 	return h.forgetNodes(ctx)
 }
 
+// forgottenFor is how long nodes of before are refused: longer than a certificate of a node lives.
+const forgottenFor = 100 * 24 * time.Hour
+
 // forgetNodes strikes out who belonged to the swarm that the backup is of: each machine joins anew,
-// with a key of its own, also under its old name.
+// with a key of its own, also under its old name. The authority is the same as before, so what the old
+// machines hold is in order still: they are removed nodes from now on, and who was removed stays so.
 func (h *host) forgetNodes(ctx context.Context) error {
 	store, err := state.Open(ctx, state.Config{
 		Dir: h.dir.File("state"), NodeID: h.cfg.NodeName, Addr: h.cfg.wireAddr(), Log: h.log.With("part", "state"),
@@ -71,12 +77,39 @@ func (h *host) forgetNodes(ctx context.Context) error {
 		return err
 	}
 	var errs []error
-	for _, prefix := range []string{join.NodesPrefix, operate.RemovedPrefix} {
-		store.View().Ascend(prefix, prefix+"\xff", func(e *state.Entry) bool {
-			_, err := store.Apply(ctx, state.Write{Key: e.Key, Delete: true, Expect: state.Any})
-			errs = append(errs, err)
-			return true
-		})
-	}
+	view := store.View()
+	view.Ascend(join.NodesPrefix, join.NodesPrefix+"\xff", func(e *state.Entry) bool {
+		errs = append(errs, forget(ctx, store, view, e))
+		return true
+	})
 	return errors.Join(errors.Join(errs...), store.Close())
+}
+
+// forget makes the record of a node a removal. It names the key, which is exact; when the name has had
+// another one, or the record does not tell, whatever is older than the restore is refused.
+func forget(ctx context.Context, store *state.Store, view state.View, e *state.Entry) error {
+	var n join.Node
+	r := operate.Removal{Removed: time.Now().UTC()}
+	if json.Unmarshal(e.Value, &n) == nil {
+		r.Key = n.Key
+	}
+	name := strings.TrimPrefix(e.Key, join.NodesPrefix)
+	if old, ok := view.Get(operate.RemovedPrefix + name); ok {
+		var before operate.Removal
+		if json.Unmarshal(old.Value, &before) != nil || before.Key != r.Key {
+			r.Key = ""
+		}
+	}
+	data, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("forget node %s: %w", name, err)
+	}
+	_, err = store.Apply(ctx, state.Write{Key: operate.RemovedPrefix + name, Value: data, Expect: state.Any, TTL: int64(forgottenFor / time.Second)})
+	if err == nil {
+		_, err = store.Apply(ctx, state.Write{Key: e.Key, Delete: true, Expect: state.Any})
+	}
+	if err != nil {
+		return fmt.Errorf("forget node %s: %w", name, err)
+	}
+	return nil
 }
