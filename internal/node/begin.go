@@ -69,6 +69,9 @@ func enlisted(ctx context.Context, cfg Config) (*host, *pki.Authority, error) {
 		}
 		return nil, nil, err
 	}
+	if err := h.whole(); err != nil {
+		return fail(err)
+	}
 	if h.known || exists(h.dir.File("state")) {
 		return fail(fmt.Errorf("%s is the data directory of node %s already: start its agent, or run podman-swarm reset --yes first, or use another --data-dir",
 			h.cfg.DataDir, h.cfg.NodeName))

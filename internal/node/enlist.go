@@ -31,10 +31,13 @@ type joining struct {
 var (
 	errLeft    = errors.New("left the swarm")
 	errRemoved = errors.New("this node was removed from the swarm")
+	errHalf    = errors.New("a restore was cut off here")
 )
 
 // Over tells whether Run would end with the same error again, whenever it is tried.
-func Over(err error) bool { return errors.Is(err, errLeft) || errors.Is(err, errRemoved) }
+func Over(err error) bool {
+	return errors.Is(err, errLeft) || errors.Is(err, errRemoved) || errors.Is(err, errHalf)
+}
 
 // enlist makes this node a member of a swarm, unless it is one, and opens its keys: with --join an
 // empty data directory is admitted to that swarm, otherwise it begins one.
@@ -151,15 +154,28 @@ func dialGuest(ctx context.Context, addr string, verify func(chain []*x509.Certi
 	return wire.DialGuest(ctx, addr, peers.JoinProto, verify)
 }
 
-// recall fills in what this data directory already is.
+// whole refuses a data directory that restore has begun to fill: it is neither empty nor a node's.
+func (h *host) whole() error {
+	if !h.dir.Unfinished() {
+		return nil
+	}
+	return fmt.Errorf("%s: %w: run podman-swarm restore again, or podman-swarm reset --yes to give it up", h.cfg.DataDir, errHalf)
+}
+
+// recall fills in what this data directory already is. One that is not whole is nothing yet.
 func (h *host) recall() error {
 	file := h.dir.File(memberFile)
-	m, known, err := loadMembership(file)
-	if err != nil {
-		return err
+	var m membership
+	var known bool
+	if !h.dir.Unfinished() {
+		var err error
+		if m, known, err = loadMembership(file); err != nil {
+			return err
+		}
 	}
 	h.me, h.known = &self{file: file, m: m}, known
 	if known {
+		var err error
 		h.cfg, err = m.agrees(h.cfg)
 		return err
 	}

@@ -20,7 +20,8 @@ import (
 )
 
 // Restore fills an empty data directory from a backup, without running it: the swarm begins again
-// with this node, and the others join it anew.
+// with this node, and the others join it anew. One that was cut off is refused by everything but
+// reset and another restore, which begins from the start.
 func Restore(ctx context.Context, cfg Config, file string, out io.Writer) error {
 	c, err := backup.Open(file)
 	if err != nil {
@@ -31,20 +32,41 @@ func Restore(ctx context.Context, cfg Config, file string, out io.Writer) error 
 		return err
 	}
 	defer h.dir.Close() //nolint:errcheck // the lock ends with the process
-	for _, name := range []string{"pki", "state", memberFile, joiningFile} {
-		if exists(h.dir.File(name)) {
+	for _, name := range append(restored(), joiningFile) {
+		if exists(h.dir.File(name)) && !h.dir.Unfinished() {
 			return fmt.Errorf("%s holds a node already: run podman-swarm reset --yes first, or use another --data-dir", h.cfg.DataDir)
 		}
 	}
+	if err := h.dir.Begin(file); err != nil {
+		return err
+	}
+	if err := h.clear(); err != nil {
+		return err
+	}
 	if err := h.restore(ctx, c); err != nil {
-		for _, name := range []string{"pki", "state", memberFile} {
-			err = errors.Join(err, os.RemoveAll(h.dir.File(name)))
+		if left := h.clear(); left != nil {
+			return errors.Join(err, left)
 		}
+		return errors.Join(err, h.dir.Finish())
+	}
+	if err := h.dir.Finish(); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(out, "Restored %s: swarm %s of %s, revision %d, %d objects. Start the agent here, remove the other nodes (psctl node rm NAME),\n"+
 		"then let their machines join anew: podman-swarm token create\n", file, c.Info.Cluster, c.Info.Created.Format(time.RFC3339), c.Info.Revision, c.Info.Objects)
 	return err
+}
+
+// restored is what a restore makes.
+func restored() []string { return []string{"pki", "state", memberFile} }
+
+// clear removes what a restore has made.
+func (h *host) clear() error {
+	var errs []error
+	for _, name := range restored() {
+		errs = append(errs, os.RemoveAll(h.dir.File(name)))
+	}
+	return errors.Join(errs...)
 }
 
 func (h *host) restore(ctx context.Context, c backup.Contents) error {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -153,4 +154,50 @@ func TestRestoreRefusals(t *testing.T) {
 	}
 	wantLine(t, Restore(t.Context(), c, bad, &out), "damaged backup")
 	wantGone(t, c.DataDir)
+}
+
+// killed is a context by which a process ends where it asks for the first time whether to go on.
+type killed struct{ context.Context }
+
+func (killed) Err() error { runtime.Goexit(); return nil }
+
+// Keys without a state are those of an empty swarm, which nobody may make of half a restore.
+func TestRestoreThatIsCutOff(t *testing.T) {
+	l := newLost(t)
+	l.put(t, "/registry/kept", "yes")
+	c, file := hollowNode(t, "n1"), l.backup(t)
+	var out strings.Builder
+	ended := make(chan bool)
+	go func() {
+		defer close(ended)
+		_ = Restore(killed{t.Context()}, c, file, &out)
+		t.Error("it was not cut off")
+	}()
+	<-ended
+	if !exists(filepath.Join(c.DataDir, "pki")) {
+		t.Fatal("it was cut off before it began")
+	}
+	const want = "a restore was cut off here: run podman-swarm restore again, or podman-swarm reset --yes to give it up"
+	for name, do := range map[string]func(Config) error{
+		"agent": func(c Config) error { return Run(t.Context(), c) },
+		"init":  func(c Config) error { return Init(t.Context(), c, &out) },
+		"join":  func(c Config) error { return Join(t.Context(), c, "127.0.0.1:1", "t", &out) },
+	} {
+		err := do(c)
+		if wantLine(t, err, want); !Over(err) {
+			t.Errorf("%s would be tried again", name)
+		}
+	}
+	c.NodeName = "n9" // whatever the first try was called
+	if err := Restore(t.Context(), c, file, &out); err != nil {
+		t.Fatal(err)
+	}
+	store := openState(t, filepath.Join(c.DataDir, "state"))
+	defer store.Close() //nolint:errcheck // nothing was written
+	if _, ok := store.View().Get("/registry/kept"); !ok {
+		t.Error("the state is not that of the backup")
+	}
+	if err := Restore(t.Context(), c, file, &out); err == nil || !strings.Contains(err.Error(), "holds a node already") {
+		t.Errorf("over what is whole: %v", err)
+	}
 }

@@ -33,6 +33,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer n.dir.Close() //nolint:errcheck // the lock ends with the process
+	if err := n.whole(); err != nil {
+		return err
+	}
 
 	// What others may have taken or taken away, before anything is made.
 	if err := preflight.PortsFree(ctx, cfg.APIAddr, cfg.BindAddr); err != nil {

@@ -14,7 +14,7 @@ import (
 // entries are what a node and `make up` put into a data directory. What marks it as one comes last,
 // so that an interrupted removal is seen for what it is.
 func entries() []string {
-	return []string{"state", "pki", "member.json", "joining.json", "backups", "apiserver", "openapi", "pods", "logs", "run", "seccomp", "admin.kubeconfig", "agent.log", "VERSION", "lock"}
+	return []string{"state", "pki", "member.json", "joining.json", unfinished, "backups", "apiserver", "openapi", "pods", "logs", "run", "seccomp", "admin.kubeconfig", "agent.log", "VERSION", "lock"}
 }
 
 // foreign lists what is in a data directory without being ours.
