@@ -22,7 +22,7 @@ func root() *cobra.Command {
 			HiddenDefaultCmd: true,
 		},
 	}
-	c.AddCommand(agent(), reset(), restore(), versionCommand(), openapi(), netd(), playDead())
+	c.AddCommand(agent(), restore(), versionCommand(), openapi(), netd(), playDead())
 	return c
 }
 
@@ -47,33 +47,6 @@ func agent() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&file, "config", "", "configuration file (YAML); flags win over it")
-	configFlags(c, &flags)
-	return c
-}
-
-func reset() *cobra.Command {
-	var flags node.Config
-	var file string
-	var yes bool
-	c := &cobra.Command{
-		Use:   "reset",
-		Short: "Remove this node's pods, networks and data directory",
-		Long: "Remove everything this node made on this machine: its containers, pod network and data\n" +
-			"directory. The agent must not be running. Images stay.",
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := configuration(file, flags)
-			if err != nil {
-				return err
-			}
-			if !yes {
-				return fmt.Errorf("this removes every pod of this node and all data in %s: say --yes to go on", cfg.DataDir)
-			}
-			return node.Reset(c.Context(), cfg)
-		},
-	}
-	c.Flags().StringVar(&file, "config", "", "configuration file (YAML); flags win over it")
-	c.Flags().BoolVar(&yes, "yes", false, "really do it")
 	configFlags(c, &flags)
 	return c
 }

@@ -39,7 +39,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h.initNode, h.joinNode = node.Init, node.Join
+	h.initNode, h.joinNode, h.resetNode = node.Init, node.Join, node.Reset
 	c := root()
 	addSwarm(c, h)
 	return c.ExecuteContext(ctx)

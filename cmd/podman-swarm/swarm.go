@@ -21,14 +21,15 @@ import (
 
 // swarmHost is what the commands about the swarm need of their surroundings.
 type swarmHost struct {
-	initNode initFunc
-	joinNode joinFunc
-	environ  []string
-	exe      string // this program, for the unit
-	systemd  systemd
-	streams  genericiooptions.IOStreams
-	now      func() time.Time
-	upTime   time.Duration // how long a started agent may take to answer
+	initNode  initFunc
+	joinNode  joinFunc
+	resetNode resetFunc
+	environ   []string
+	exe       string // this program, for the unit
+	systemd   systemd
+	streams   genericiooptions.IOStreams
+	now       func() time.Time
+	upTime    time.Duration // how long a started agent may take to answer
 }
 
 // initFunc and joinFunc make a data directory a node, and tell how on out. The agent is not running.
@@ -37,7 +38,10 @@ type (
 	joinFunc func(ctx context.Context, cfg node.Config, addr, token string, out io.Writer) error
 )
 
-// thisHost is the surroundings of this process; node's two functions are the caller's to set.
+// resetFunc removes a node. It calls stay when it has made sure that no agent runs, before it removes anything.
+type resetFunc func(ctx context.Context, cfg node.Config, stay func(context.Context) error) error
+
+// thisHost is the surroundings of this process; node's functions are the caller's to set.
 func thisHost() (swarmHost, error) {
 	exe, err := os.Executable()
 	if err != nil {
@@ -51,7 +55,7 @@ func thisHost() (swarmHost, error) {
 
 // addSwarm adds the commands about the swarm, and lets the environment set flags of every command.
 func addSwarm(root *cobra.Command, h swarmHost) {
-	root.AddCommand(h.initCommand(), h.joinCommand(), h.leave(), h.token(), h.status(),
+	root.AddCommand(h.initCommand(), h.joinCommand(), h.leave(), h.reset(), h.token(), h.status(),
 		h.rotation("rotate-ca", "Replace the swarm's certificate authority, without an interruption", (*swarm.Client).RotateCA),
 		h.rotation("rotate-gossip-key", "Replace the key that encrypts gossip, without an interruption", (*swarm.Client).RotateGossipKey))
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return fillFromEnvironment(c, h.environ) }
@@ -87,6 +91,35 @@ func (h swarmHost) joinCommand() *cobra.Command {
 		return h.joinNode(ctx, cfg, args[0], token, h.streams.Out)
 	})
 	c.Flags().StringVar(&token, "token", "", "join token, or PODMAN_SWARM_TOKEN to keep it out of the process list")
+	return c
+}
+
+func (h swarmHost) reset() *cobra.Command {
+	var flags node.Config
+	var file string
+	var yes bool
+	c := &cobra.Command{
+		Use:   "reset",
+		Short: "Remove this node's pods, networks and data directory",
+		Long: "Remove everything this node made on this machine: its containers, pod network, data directory\n" +
+			"and systemd unit. The agent must not be running. Images stay.",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := configuration(file, flags)
+			if err != nil {
+				return err
+			}
+			if !yes {
+				return fmt.Errorf("this removes every pod of this node and all data in %s: say --yes to go on", cfg.DataDir)
+			}
+			// Nothing starts an agent again in what is empty then: it would begin a swarm of its own.
+			stay := func(ctx context.Context) error { return h.systemd.remove(ctx, cfg.DataDir) }
+			return h.resetNode(c.Context(), cfg, stay)
+		},
+	}
+	c.Flags().StringVar(&file, "config", "", "configuration file (YAML); flags win over it")
+	c.Flags().BoolVar(&yes, "yes", false, "really do it")
+	configFlags(c, &flags)
 	return c
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net/http/httptest"
@@ -94,7 +95,7 @@ func (m *machine) run(t *testing.T, line string) (out, said string, err error) {
 	t.Helper()
 	streams, _, o, e := genericiooptions.NewTestIOStreams()
 	root := &cobra.Command{Use: "podman-swarm", SilenceErrors: true, SilenceUsage: true}
-	root.AddCommand(agent(), reset())
+	root.AddCommand(agent())
 	addSwarm(root, swarmHost{
 		initNode: func(_ context.Context, cfg node.Config, w io.Writer) error {
 			_, _ = fmt.Fprintln(w, "podman-swarm join x")
@@ -102,6 +103,12 @@ func (m *machine) run(t *testing.T, line string) (out, said string, err error) {
 		},
 		joinNode: func(_ context.Context, cfg node.Config, addr, token string, _ io.Writer) error {
 			return orElse(m.do("join %s at %s with %s", cfg.NodeName, addr, token), m.fail)
+		},
+		resetNode: func(ctx context.Context, _ node.Config, stay func(context.Context) error) error {
+			if m.fail != nil { // an agent runs
+				return m.fail
+			}
+			return errors.Join(stay(ctx), m.do("reset"))
 		},
 		environ: m.environ, exe: "/usr/bin/podman-swarm", streams: streams, now: time.Now, upTime: 5 * time.Second,
 		systemd: systemd{present: m.systemd, user: m.user, dir: m.units, run: func(_ context.Context, args ...string) error {
@@ -211,6 +218,38 @@ func TestLeaveTakesTheUnitAway(t *testing.T) {
 	m.expect(t, "leave false\nsystemctl --user disable --now UNIT\nsystemctl --user daemon-reload")
 	if left, err := os.ReadDir(m.units); err != nil || len(left) > 0 {
 		t.Errorf("left %v (%v)", left, err)
+	}
+}
+
+// An agent that starts in what is empty begins a swarm of its own.
+func TestResetTakesTheUnitAway(t *testing.T) {
+	const gone = "systemctl disable --now UNIT\nsystemctl daemon-reload\n"
+	for _, tc := range []struct {
+		name, did  string
+		unit, runs bool
+	}{
+		{"with a unit", gone + "reset", true, false},
+		{"without one", "reset", false, false},
+		{"while the agent runs", "", true, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m := newMachine(t)
+			if tc.unit {
+				if _, _, err := m.run(t, "init --data-dir DIR --node-name ant"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if m.did = nil; tc.runs {
+				m.fail = errors.New("in use by another agent")
+			}
+			if _, _, err := m.run(t, "reset --yes --data-dir DIR"); (err != nil) != tc.runs {
+				t.Error(err)
+			}
+			m.expect(t, tc.did)
+			if left, _ := os.ReadDir(m.units); (len(left) > 0) != tc.runs {
+				t.Errorf("left %v", left)
+			}
+		})
 	}
 }
 

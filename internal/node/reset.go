@@ -17,8 +17,9 @@ import (
 
 // Reset removes what a node made on this machine: its containers, volumes, pod network and data. It
 // refuses while the agent runs. Running it again finishes what an interrupted run left. Whatever
-// else lies in the data directory stays.
-func Reset(ctx context.Context, cfg Config) error {
+// else lies in the data directory stays. When no agent can start, and before anything is removed, it
+// calls stay, which sees to it that none will start later.
+func Reset(ctx context.Context, cfg Config, stay func(context.Context) error) error {
 	log := logs.New(cfg.LogLevel)
 	if err := datadir.RefuseForeign(cfg.DataDir); err != nil {
 		return err
@@ -28,6 +29,9 @@ func Reset(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer h.dir.Close() //nolint:errcheck // the lock ends with the process
+	if err := stay(ctx); err != nil {
+		return err
+	}
 	client, err := openPodman(ctx, h)
 	if err != nil {
 		return err
