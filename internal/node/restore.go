@@ -27,7 +27,12 @@ func Restore(ctx context.Context, cfg Config, file string, out io.Writer) error 
 	if err != nil {
 		return err
 	}
-	h, err := prepare(cfg, logs.New(cfg.LogLevel))
+	log := logs.New(cfg.LogLevel)
+	if cfg.Join != "" || cfg.EncryptionKey != "" { // the file of a node that joined once has them still
+		log.Info("join and encryptionKey are not heeded: the swarm and its keys are those of the backup", "join", cfg.Join)
+		cfg.Join, cfg.JoinToken, cfg.EncryptionKey = "", "", ""
+	}
+	h, err := prepare(cfg, log)
 	if err != nil {
 		return err
 	}

@@ -144,6 +144,23 @@ func TestRestoreRefusesTheNodesOfBefore(t *testing.T) {
 	}
 }
 
+// The configuration file of a machine that joined, or began, a swarm once serves it again.
+func TestRestoreHeedsNoWayIntoASwarm(t *testing.T) {
+	file := newLost(t).backup(t)
+	for name, change := range map[string]func(*Config){
+		"join":          func(c *Config) { c.Join, c.JoinToken = "127.0.0.1:1", "t" },
+		"encryptionKey": func(c *Config) { c.EncryptionKey = "/none" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := hollowNode(t, "n1")
+			change(&c)
+			if err := Restore(t.Context(), c, file, &strings.Builder{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestRestoreRefusals(t *testing.T) {
 	c := hollowNode(t, "n1")
 	var out strings.Builder
