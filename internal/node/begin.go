@@ -20,7 +20,9 @@ const firstTokenLife = 24 * time.Hour
 // Init makes an empty data directory the first node of a new swarm, without running it, and prints
 // the command that lets others join.
 func Init(ctx context.Context, cfg Config, out io.Writer) error {
-	cfg.Join = ""
+	if cfg.Join != "" {
+		return fmt.Errorf("--join %s: init begins a swarm of its own: run podman-swarm join %s --token T to enter that one, or leave the setting out (flag, PODMAN_SWARM_JOIN, join in the file)", cfg.Join, cfg.Join)
+	}
 	h, keys, err := enlisted(ctx, cfg)
 	if err != nil {
 		return err
@@ -46,6 +48,9 @@ func Init(ctx context.Context, cfg Config, out io.Writer) error {
 // Join makes an empty data directory a node of the swarm that the node at addr belongs to, without
 // running it. After an error nothing is left, here or there.
 func Join(ctx context.Context, cfg Config, addr, token string, out io.Writer) error {
+	if err := firstOnly(cfg.EncryptionKey, cfg.ServiceCIDR); err != nil {
+		return err
+	}
 	cfg.Join, cfg.JoinToken = addr, token
 	h, keys, err := enlisted(ctx, cfg)
 	if err != nil {

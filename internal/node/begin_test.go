@@ -62,6 +62,7 @@ func TestInit(t *testing.T) {
 		t.Errorf("said %q, want %q", out.String(), want)
 	}
 	wantLine(t, Init(t.Context(), c, &out), "is the data directory of node n1 already: start its agent, or run podman-swarm reset --yes first")
+	c.EncryptionKey = ""
 	wantLine(t, Join(t.Context(), c, "127.0.0.1:1", "t", &out), "is the data directory of node n1 already")
 	c.NodeName = "n2"
 	wantLine(t, Init(t.Context(), c, &out), `--node-name "n2": `)
@@ -75,6 +76,7 @@ func TestInitRefusals(t *testing.T) {
 		"a key that is none":          {func(c *Config) { c.EncryptionKey = "/dev/null" }, "--encryption-key: /dev/null does not hold 32 bytes in base64"},
 		"no certificate":              {func(c *Config) { c.TLSCert, c.TLSKey = "/dev/null", "/dev/null" }, "--tls-cert, --tls-key: "},
 		"no authority":                {func(c *Config) { c.TLSCA = "/dev/null" }, "--tls-ca: /dev/null holds no certificate in PEM"},
+		"a swarm to join":             {func(c *Config) { c.Join = "10.0.0.1" }, "--join 10.0.0.1: init begins a swarm of its own: run podman-swarm join 10.0.0.1 --token T to enter that one"},
 		"an address of somebody else": {func(c *Config) { c.BindAddr = "192.0.2.1:7946" }, "--bind-addr: "},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -93,6 +95,18 @@ func TestJoinRefusals(t *testing.T) {
 	wantGone(t, c.DataDir)
 	wantLine(t, Join(t.Context(), c, "127.0.0.1:1", "pswt1.nonsense", &out), "token")
 	wantGone(t, c.DataDir)
+	c.ServiceCIDR = "10.50.0.0/16"
+	wantLine(t, Join(t.Context(), c, "127.0.0.1:1", "t", &out), "--service-cidr 10.50.0.0/16: only the first node of a swarm may be given one")
+	wantGone(t, c.DataDir)
+	agent := c
+	agent.Join, agent.JoinToken = "127.0.0.1:1", "t"
+	wantLine(t, Run(t.Context(), agent), "--service-cidr 10.50.0.0/16: only the first node of a swarm may be given one")
+	if exists(filepath.Join(c.DataDir, joiningFile)) {
+		t.Error("it began to join")
+	}
+	if err := os.RemoveAll(c.DataDir); err != nil {
+		t.Fatal(err)
+	}
 	c.EncryptionKey = "/any"
 	wantLine(t, Join(t.Context(), c, "127.0.0.1:1", "t", &out), "--encryption-key /any: only the first node of a swarm may be given one")
 	wantGone(t, c.DataDir)

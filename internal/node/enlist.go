@@ -58,9 +58,10 @@ func (h *host) enlist(ctx context.Context) (*pki.Authority, error) {
 		return nil, fmt.Errorf("%s was about to join a swarm when it was interrupted: say --join and --join-token again, or run: podman-swarm reset --yes", h.cfg.DataDir)
 	case h.cfg.Join != "" && !interrupted && (exists(h.dir.File("pki")) || exists(h.dir.File("state"))):
 		return nil, fmt.Errorf("--join %s: %s has the data of another swarm already: run podman-swarm reset --yes first, or use another --data-dir", h.cfg.Join, h.cfg.DataDir)
-	case h.cfg.Join != "" && h.cfg.EncryptionKey != "":
-		return nil, fmt.Errorf("--encryption-key %s: only the first node of a swarm may be given one; this one is told the swarm's when it joins: leave the flag out", h.cfg.EncryptionKey)
 	case h.cfg.Join != "":
+		if err := firstOnly(h.cfg.EncryptionKey, h.services); err != nil {
+			return nil, err
+		}
 		if err := h.joinSwarm(ctx); err != nil {
 			return nil, err
 		}
@@ -83,6 +84,18 @@ func (h *host) enlist(ctx context.Context) (*pki.Authority, error) {
 		}
 	}
 	return keys, nil
+}
+
+// firstOnly refuses what is said once for a whole swarm, by its first node.
+func firstOnly(encryptionKey, services string) error {
+	const why = "only the first node of a swarm may be given one; this one is told the swarm's when it joins: leave the flag out"
+	switch {
+	case encryptionKey != "":
+		return fmt.Errorf("--encryption-key %s: %s", encryptionKey, why)
+	case services != "":
+		return fmt.Errorf("--service-cidr %s: %s", services, why)
+	}
+	return nil
 }
 
 // openKeys opens this node's keys. The first of the gossip of a swarm that begins may be given.
@@ -184,7 +197,7 @@ func (h *host) recall() error {
 	} else {
 		h.cfg.PodCIDR = firstPodCIDR
 	}
-	if h.cfg.ServiceCIDR == "" {
+	if h.services = h.cfg.ServiceCIDR; h.services == "" {
 		h.cfg.ServiceCIDR = firstServiceCIDR
 	}
 	return nil

@@ -31,6 +31,8 @@ type host struct {
 	me     *self
 	known  bool         // the data directory is that of a member already
 	wish   netip.Prefix // --pod-cidr, when it was said
+	// services is --service-cidr, when it was said.
+	services string
 }
 
 // prepare checks the machine and takes possession of the data directory.
