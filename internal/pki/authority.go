@@ -170,10 +170,8 @@ func (a *Authority) fresh(c *ca, data []byte, key *ecdsa.PrivateKey, want *x509.
 	if err != nil {
 		return false
 	}
-	now := a.now()
-	left, life := cert.NotAfter.Sub(now), cert.NotAfter.Sub(cert.NotBefore)
-	// One that is not valid yet was issued while this clock was ahead: nobody accepts it until then.
-	return left*3 >= life && !now.Before(cert.NotBefore) &&
+	left, life := cert.NotAfter.Sub(a.now()), cert.NotAfter.Sub(cert.NotBefore)
+	return left <= life && left*3 >= life && // with more left than its life, it is of a clock that was ahead
 		key.PublicKey.Equal(cert.PublicKey) &&
 		cert.CheckSignatureFrom(c.cert) == nil &&
 		sameNames(cert, want)

@@ -58,8 +58,8 @@ func (n *NodeCert) Certificate() *tls.Certificate { return n.cert.Load() }
 // Roots returns the CAs that are believed now.
 func (n *NodeCert) Roots() *x509.CertPool { return n.keys.ring().pool }
 
-// Run renews the certificate when a third of its life is left, when another CA issues, or within the
-// hour after the clock was set back to before its begin, until ctx ends. It fails when the certificate expired and could not be renewed.
+// Run renews the certificate when a third of its life is left, another CA issues or the clock was set
+// back to before its begin, until ctx ends. It fails when it expired and could not be renewed.
 func (n *NodeCert) Run(ctx context.Context) error {
 	retry := false
 	for {
