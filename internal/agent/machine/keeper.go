@@ -63,11 +63,15 @@ type Keeper struct {
 
 	mu    sync.Mutex
 	seen  *corev1.Node // the newest version that somebody else may have written; nil: none
+	gone  *corev1.Node // what was deleted since; nil: nothing
 	facts Facts
 	info  podman.Info
 	away  error // why Podman cannot be used
 
-	told *corev1.Node // the object as we know it; only used by the publishing goroutine of Run
+	// What follows is only used by the publishing goroutine of Run.
+	told    *corev1.Node // the object as we know it; nil: it is to be made, but not before absent
+	absent  time.Time
+	greeted bool // the events of a start were written
 }
 
 // NewKeeper returns a Keeper.
@@ -253,62 +257,19 @@ func (n *Keeper) describe() Description {
 func (n *Keeper) publish(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	nodes := n.cfg.Client.CoreV1().Nodes()
+	n.catchUp()
 	if n.told == nil {
-		d := n.describe()
-		want := Node(d, nil)
-		got, err := nodes.Create(ctx, want, metav1.CreateOptions{})
-		switch {
-		case err == nil:
-			n.cfg.Event(corev1.EventTypeNormal, "Starting", "Starting kubelet.")
-		case apierrors.IsAlreadyExists(err):
-			if got, err = nodes.Get(ctx, want.Name, metav1.GetOptions{}); err != nil {
-				return fmt.Errorf("read node: %w", err)
-			}
-			if n.cfg.Booted {
-				n.cfg.Event(corev1.EventTypeWarning, "Rebooted",
-					fmt.Sprintf("Node %s has been rebooted, boot id: %s", want.Name, n.cfg.Boot))
-			}
-		default:
-			return fmt.Errorf("create node: %w", err)
+		if n.cfg.Now().Before(n.absent) {
+			return nil
 		}
-		n.told = got
-		if err := n.relabel(ctx, want); err != nil {
+		if err := n.enroll(ctx); err != nil {
 			return err
 		}
 	}
 	return n.publishStatus(ctx)
 }
 
-// relabel restores labels and pod range of a node that was there before us.
-func (n *Keeper) relabel(ctx context.Context, want *corev1.Node) error {
-	spec := map[string]any{}
-	if n.told.Spec.PodCIDR == "" {
-		spec["podCIDR"], spec["podCIDRs"] = want.Spec.PodCIDR, want.Spec.PodCIDRs
-	}
-	missing := map[string]string{}
-	for k, v := range want.Labels {
-		if n.told.Labels[k] != v {
-			missing[k] = v
-		}
-	}
-	if len(missing)+len(spec) == 0 {
-		return nil
-	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": missing}, "spec": spec})
-	if err != nil {
-		return fmt.Errorf("encode node: %w", err)
-	}
-	got, err := n.cfg.Client.CoreV1().Nodes().Patch(ctx, want.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
-	if err != nil {
-		return fmt.Errorf("label node: %w", err)
-	}
-	n.told = got
-	return nil
-}
-
 func (n *Keeper) publishStatus(ctx context.Context) error {
-	n.catchUp()
 	d := n.describe()
 	next := n.told.DeepCopy()
 	want := Node(d, n.told.Status.Conditions).Status
@@ -340,7 +301,7 @@ func (n *Keeper) publishStatus(ctx context.Context) error {
 	got, err := n.cfg.Client.CoreV1().Nodes().Patch(ctx, next.Name, types.StrategicMergePatchType, patch,
 		metav1.PatchOptions{}, "status")
 	if apierrors.IsNotFound(err) {
-		n.told = nil // somebody deleted it; the next try makes it anew
+		n.forget(n.told) // somebody deleted it; the next try makes it anew
 	}
 	if err != nil {
 		return fmt.Errorf("write node status: %w", err)

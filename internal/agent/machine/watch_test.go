@@ -13,17 +13,19 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 )
 
 // leader writes the conditions of a node, and counts the node's own writes. The fake client
-// knows no resourceVersions, so it gives them.
+// knows no UIDs and resourceVersions, so it gives them.
 type leader struct {
 	*fake.Clientset
 	mu      sync.Mutex
 	version int
 	patches int
+	made    int
 }
 
 func newLeader() *leader {
@@ -37,6 +39,17 @@ func newLeader() *leader {
 		return false, nil, nil
 	}
 	l.PrependReactor("patch", "nodes", count)
+	l.PrependReactor("create", "nodes", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if c, ok := a.(clienttesting.CreateAction); ok {
+			l.made++
+			if n, ok := c.GetObject().(*corev1.Node); ok {
+				n.UID, n.ResourceVersion = types.UID("made-"+strconv.Itoa(l.made)), strconv.Itoa(100+l.made)
+			}
+		}
+		return false, nil, nil
+	})
 	return l
 }
 
