@@ -105,6 +105,9 @@ func FuzzReadSnapshot(f *testing.F) {
 	f.Add(now)
 	f.Add(snapshotOf(f, b))
 	f.Add(versionOne)
+	write(f, b, at(0), "/e", "")
+	write(f, b, at(8*day), "/a", "fast")
+	f.Add(snapshotOf(f, b))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m := newMachine(Retention{Events: 10})
 		if err := m.Restore(io.NopCloser(bytes.NewReader(b))); err != nil {

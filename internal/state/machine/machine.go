@@ -186,7 +186,9 @@ func met(c *Command, cur *Entry) bool {
 
 func (f *Machine) mutate(c *Command, cur *Entry) Result {
 	// Stamps follow the order of the log even where two leaders' clocks disagree.
-	f.observe(max(c.Stamp, f.stamp+1))
+	before := f.stamp
+	f.observe(max(c.Stamp, before+1))
+	f.tombs.Pass(before, f.stamp)
 	if c.Delete {
 		f.remove(cur, f.stamp)
 		return Result{Revision: f.rev.Load(), Entry: cur}
@@ -201,7 +203,6 @@ func (f *Machine) observe(s hlc.Stamp) {
 	if s > f.stamp {
 		f.stamp = s
 		f.clock.Observe(s)
-		f.tombs.Expire(s)
 	}
 }
 

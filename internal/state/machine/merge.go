@@ -239,7 +239,7 @@ func (x *change) expired(now int64) bool { return x.expires > 0 && x.expires <= 
 // change applies one change.
 func (g *merging) change(x *change) {
 	f := g.f
-	f.observe(x.stamp)
+	f.observe(x.stamp) // no deletion gets older by it: it says how late it is there, not here
 	ours, cur := f.ours(x.key)
 	won := 1
 	if ours != nil {

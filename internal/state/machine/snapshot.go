@@ -21,14 +21,16 @@ import (
 //	"psw-state"  byte version  uint64 revision, log index, stamp, number of entries
 //	since version 2:  uint64 number of tombstones
 //	                  uvarint length, lineage
-//	                  per tombstone, by stamp and key:
+//	since version 3:  uint64 horizon of the tombstones
+//	since version 2:  per tombstone, by stamp and key:
 //	                  uvarint length of the key, key, uint64 stamp, uvarint revision
 //	uvarint length, entry ... by key
 //
-// Whoever stores or sends it adds checksums.
+// Version 2 is still written where the horizon is what that implies, so that a program without reads on
+// until the first leap. Whoever stores or sends it adds checksums.
 const (
 	snapshotMagic   = "psw-state"
-	snapshotVersion = 2
+	snapshotVersion = 3
 	snapshotHeader  = len(snapshotMagic) + 1 + 4*8
 )
 
@@ -41,6 +43,7 @@ type image struct {
 	lineage Lineage
 	applied uint64
 	stamp   hlc.Stamp
+	horizon hlc.Stamp
 }
 
 // Snapshot implements raft.FSM. A machine that is stuck has none: Raft would file it as the state after
@@ -53,7 +56,7 @@ func (f *Machine) Snapshot() (raft.FSMSnapshot, error) {
 	}
 	return &image{
 		view: f.head(), gone: f.tombs.Image(), lineage: f.lineage,
-		applied: f.applied, stamp: f.stamp,
+		applied: f.applied, stamp: f.stamp, horizon: f.tombs.Horizon,
 	}, nil
 }
 
@@ -70,13 +73,20 @@ func (m *image) Release() {}
 
 func (m *image) write(to io.Writer) error {
 	w := bufio.NewWriterSize(to, 64<<10)
-	b := append([]byte(snapshotMagic), snapshotVersion)
+	version := byte(snapshotVersion)
+	if m.horizon == m.stamp.Back(tombs.Age) {
+		version = 2
+	}
+	b := append([]byte(snapshotMagic), version)
 	head := []uint64{m.view.rev, m.applied, uint64(m.stamp), uint64(m.view.tree.Len()), uint64(m.gone.Len())}
 	for _, v := range head {
 		b = binary.BigEndian.AppendUint64(b, v)
 	}
 	body := m.lineage.Append(nil)
 	b = append(binary.AppendUvarint(b, uint64(len(body))), body...)
+	if version >= 3 {
+		b = binary.BigEndian.AppendUint64(b, uint64(m.horizon))
+	}
 	_, err := w.Write(b)
 	m.gone.Ascend(func(t *tombs.Tomb) bool {
 		if err == nil {
@@ -113,7 +123,8 @@ func readSnapshot(from io.Reader) (*contents, error) {
 		return nil, fmt.Errorf("%w: no header", errBadSnapshot)
 	}
 	head = head[len(snapshotMagic):]
-	if err := codec.CheckVersion("snapshot", uint32(head[0]), snapshotVersion); err != nil {
+	// As long as most snapshots are version 2, the one before that is version 1.
+	if err := codec.CheckVersion("snapshot", uint32(head[0]), snapshotVersion); err != nil && head[0] != 1 {
 		return nil, err
 	}
 	num := func(i int) uint64 { return binary.BigEndian.Uint64(head[1+8*i:]) }
@@ -121,8 +132,9 @@ func readSnapshot(from io.Reader) (*contents, error) {
 		rev: num(0), applied: num(1), stamp: hlc.Stamp(num(2)),
 		live: newTree(), expiry: newExpiryTree(), tombs: tombs.New(tombs.Max),
 	}
+	c.tombs.Horizon = c.stamp.Back(tombs.Age)
 	if head[0] >= 2 {
-		if err := c.readPast(r); err != nil {
+		if err := c.readPast(r, head[0]); err != nil {
 			return nil, err
 		}
 	}
@@ -145,8 +157,8 @@ func readSnapshot(from io.Reader) (*contents, error) {
 	return c, nil
 }
 
-// readPast reads what version 2 added.
-func (c *contents) readPast(r *bufio.Reader) error {
+// readPast reads what versions after the first added.
+func (c *contents) readPast(r *bufio.Reader, version byte) error {
 	var n uint64
 	if err := binary.Read(r, binary.BigEndian, &n); err != nil || n > tombs.Max {
 		return fmt.Errorf("%w: %d tombstones", errBadSnapshot, n)
@@ -160,6 +172,12 @@ func (c *contents) readPast(r *bufio.Reader) error {
 		return fmt.Errorf("%w: %w", errBadSnapshot, err)
 	}
 	c.lineage = &l
+	if version >= 3 {
+		implied := c.tombs.Horizon
+		if err := binary.Read(r, binary.BigEndian, (*uint64)(&c.tombs.Horizon)); err != nil || c.tombs.Horizon >= implied {
+			return fmt.Errorf("%w: horizon", errBadSnapshot)
+		}
+	}
 	last := &tombs.Tomb{}
 	for range n {
 		key, err := readSized(r, MaxKey)

@@ -12,6 +12,10 @@ const (
 	// Age is how long a deletion is remembered, by the stamps of writes: who comes back
 	// later may bring the key back.
 	Age = 7 * 24 * time.Hour
+	// MaxStep is how much of that can pass at once. More between two writes is a clock that is wrong, and
+	// one write of it must not make all deletions old; or nobody was there, and a deletion is
+	// remembered for as much longer.
+	MaxStep = time.Hour
 	// Max bounds what deletions may cost in memory, about 15 MB.
 	Max = 100_000
 )
@@ -26,6 +30,10 @@ type Tomb struct {
 // Set is the deletions that a merge may have to know. What is kept follows from the calls alone, so
 // it is the same on every replica.
 type Set struct {
+	// Horizon is the stamp before which deletions are forgotten. It is a part of the state: those of
+	// replicas that were filled at different times must not differ.
+	Horizon hlc.Stamp
+
 	byKey  map[string]*Tomb
 	byAge  *btree.BTreeG[*Tomb] // by stamp, then key; copy-on-write, for snapshots
 	oldest hlc.Stamp            // not after the first of byAge
@@ -82,21 +90,21 @@ func (x *Set) pop() {
 	}
 }
 
-// Expire forgets what is too old once there is a write of a stamp.
-func (x *Set) Expire(newest hlc.Stamp) {
-	if len(x.byKey) == 0 || !tooOld(x.oldest, newest) {
-		return
+// Pass tells that the newest stamp was one and is another now, and forgets what is too old. The
+// horizon follows the newest stamp at a distance of Age. Where that leaps, the horizon moves by MaxStep,
+// and goes on from there at the pace of the stamps: they stand still until the clocks have come to
+// where the leap went. The distance stays greater from then on. Only one of up to MaxStep is made up
+// for: such comes of stamps that another lineage brought, without a Pass.
+func (x *Set) Pass(from, to hlc.Stamp) {
+	if end := to.Back(Age); from == 0 || end.Back(MaxStep) <= x.Horizon {
+		x.Horizon = end
+	} else {
+		x.Horizon += min(to-from, to-to.Back(MaxStep))
 	}
-	for {
-		first, ok := x.byAge.Min()
-		if !ok {
-			return
+	for len(x.byKey) > 0 && x.oldest < x.Horizon {
+		first, _ := x.byAge.Min()
+		if x.oldest = first.Stamp; x.oldest < x.Horizon {
+			x.pop()
 		}
-		if x.oldest = first.Stamp; !tooOld(first.Stamp, newest) {
-			return
-		}
-		x.pop()
 	}
 }
-
-func tooOld(s, newest hlc.Stamp) bool { return s < newest.Back(Age) }

@@ -53,12 +53,14 @@ func TestSetIsItsModel(t *testing.T) {
 				x.Drop(k)
 				delete(model, k)
 			},
-			"expire": func(t *rapid.T) {
+			"pass": func(t *rapid.T) {
+				from, before := newest, x.Horizon
 				newest = max(newest, day("newest"))
-				x.Expire(newest)
-				maps.DeleteFunc(model, func(_ string, one Tomb) bool {
-					return newest.Time().Sub(one.Stamp.Time()) > Age
-				})
+				x.Pass(from, newest)
+				if x.Horizon < before || x.Horizon > newest.Back(Age) || from > 0 && x.Horizon.Back(MaxStep) > before {
+					t.Fatalf("the horizon went from %v to %v with a write of %v", before, x.Horizon, newest)
+				}
+				maps.DeleteFunc(model, func(_ string, one Tomb) bool { return one.Stamp < x.Horizon })
 			},
 			"image": func(*rapid.T) { images, seen = append(images, x.Image()), append(seen, inOrder()) },
 			"": func(t *rapid.T) {
@@ -81,6 +83,46 @@ func TestSetIsItsModel(t *testing.T) {
 	})
 }
 
+// The horizon is a fixed distance behind the newest stamp as long as no clock leaps. A leap moves it a
+// little; after it, the distance is what it was then.
+func TestHorizonDoesNotLeap(t *testing.T) {
+	x := New(Max)
+	at := hlc.At(time.Unix(1_800_000_000, 0))
+	pass := func(d time.Duration) {
+		next := at + hlc.Stamp(d/time.Millisecond)<<16
+		x.Pass(at, next)
+		at = next
+	}
+	x.Pass(0, at)
+	for range 100 {
+		pass(MaxStep)
+		if x.Horizon != at.Back(Age) {
+			t.Fatalf("horizon %v, newest %v", x.Horizon, at)
+		}
+	}
+	for _, leap := range []time.Duration{2 * MaxStep, Age + 24*time.Hour, 10 * 365 * 24 * time.Hour} {
+		before := x.Horizon
+		pass(leap)
+		if x.Horizon.Back(MaxStep) != before {
+			t.Errorf("a leap of %v moves the horizon from %v to %v", leap, before, x.Horizon)
+		}
+		distance := at - x.Horizon
+		for range 100 {
+			pass(time.Minute)
+		}
+		if at-x.Horizon != distance {
+			t.Errorf("after a leap of %v the horizon %v does not keep its distance to %v", leap, x.Horizon, at)
+		}
+	}
+	// What came without a Pass is made up for when it is little.
+	y := New(Max)
+	y.Pass(0, at)
+	y.Pass(at+1000, at+2000)
+	if y.Horizon != (at + 2000).Back(Age) {
+		t.Errorf("horizon %v, newest %v", y.Horizon, at+2000)
+	}
+}
+
 // A full set of keys as Kubernetes has them, where every deletion pushes out another.
 func BenchmarkAddToFull(b *testing.B) {
 	x := New(Max)
@@ -96,7 +138,7 @@ func BenchmarkAddToFull(b *testing.B) {
 	i := Max
 	for b.Loop() {
 		add(i)
-		x.Expire(hlc.Stamp(i))
+		x.Pass(hlc.Stamp(i-1), hlc.Stamp(i))
 		i++
 	}
 }
