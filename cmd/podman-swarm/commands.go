@@ -101,15 +101,20 @@ func configFlags(c *cobra.Command, cfg *node.Config) {
 
 // configuration merges file and flags, fills in defaults and validates the whole.
 func configuration(file string, flags node.Config) (node.Config, error) {
-	var cfg node.Config
-	if file != "" {
-		var err error
-		if cfg, err = node.LoadFile(file); err != nil {
-			return cfg, err
-		}
+	cfg, err := said(file, flags)
+	if err != nil {
+		return cfg, err
 	}
-	cfg = cfg.Override(flags).WithDefaults()
+	cfg = cfg.WithDefaults()
 	return cfg, cfg.Validate()
+}
+
+// said merges file and flags.
+func said(file string, flags node.Config) (cfg node.Config, err error) {
+	if file != "" {
+		cfg, err = node.LoadFile(file)
+	}
+	return cfg.Override(flags), err
 }
 
 func versionCommand() *cobra.Command {

@@ -129,14 +129,17 @@ func (h swarmHost) making(c *cobra.Command, do func(ctx context.Context, cfg nod
 	var file string
 	var noService bool
 	c.RunE = func(c *cobra.Command, args []string) error {
-		cfg, err := configuration(file, flags)
+		cfg, err := said(file, flags)
 		if err != nil {
 			return err
 		}
-		command, err := h.agentCommand(c, cfg.DataDir)
-		if err != nil {
+		if err := pinFiles(c.Flags(), cfg, file); err != nil {
 			return err
 		}
+		if cfg, err = configuration(file, flags); err != nil {
+			return err
+		}
+		command := h.agentCommand(c, cfg.DataDir)
 		if err := do(c.Context(), cfg, args); err != nil {
 			return err
 		}

@@ -150,6 +150,37 @@ func TestInitStartsAUnit(t *testing.T) {
 	}
 }
 
+// The agent of a unit runs in another directory than the command that made it.
+func TestUnitFindsItsFiles(t *testing.T) {
+	for _, tc := range []struct{ name, line, file, want string }{
+		{"none", "", "", ""},
+		{
+			"relative", "--tls-cert c --tls-key ./k --tls-ca ../ca --encryption-key e --audit-policy-file a/p --audit-log-path l --podman-socket s", "",
+			"--audit-log-path=HERE/l --audit-policy-file=HERE/a/p --encryption-key=HERE/e --podman-socket=HERE/s --tls-ca=ABOVE/ca --tls-cert=HERE/c --tls-key=HERE/k",
+		},
+		{"absolute, none, a URL", "--tls-ca /ca --audit-log-path - --podman-socket unix:///s", "", "--audit-log-path=- --podman-socket=unix:///s --tls-ca=/ca"},
+		{"of the file", "--config c.yaml --tls-ca /ca", "tlsCA: rel\ntlsCert: c\ntlsKey: /k\n", "--config=HERE/c.yaml --tls-ca=/ca --tls-cert=HERE/c"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m := newMachine(t)
+			here := t.TempDir()
+			t.Chdir(here)
+			write(t, "c.yaml", tc.file)
+			m.dir = filepath.Join(here, "data")
+			if _, _, err := m.run(t, "init --node-name ant --data-dir data "+tc.line); err != nil {
+				t.Fatal(err)
+			}
+			unit, err := os.ReadFile(filepath.Join(m.units, unitName(m.dir)))
+			want := strings.NewReplacer("HERE", here, "ABOVE", filepath.Dir(here)).Replace(tc.want)
+			_, command, _ := strings.Cut(string(unit), "ExecStart=/usr/bin/podman-swarm agent --data-dir "+m.dir)
+			command, _, _ = strings.Cut(command, "\n")
+			if have := strings.TrimSpace(strings.Replace(command, " --node-name=ant", "", 1)); err != nil || have != want {
+				t.Errorf("have %s\nwant %s (%v)", have, want, err)
+			}
+		})
+	}
+}
+
 func TestJoinWithoutSystemd(t *testing.T) {
 	m := newMachine(t)
 	m.systemd = false

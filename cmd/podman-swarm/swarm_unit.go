@@ -132,22 +132,39 @@ func (s systemd) remove(ctx context.Context, dataDir string) error {
 }
 
 // agentCommand is what runs the agent with the settings that init or join were given.
-func (h swarmHost) agentCommand(c *cobra.Command, dataDir string) ([]string, error) {
+func (h swarmHost) agentCommand(c *cobra.Command, dataDir string) []string {
 	command := []string{h.exe, "agent", "--data-dir", dataDir}
-	var err error
 	c.Flags().Visit(func(f *pflag.Flag) {
-		value := f.Value.String()
 		switch f.Name {
 		case "data-dir", "token", "no-service", "join", "join-token": // done already, and secrets stay out of the unit
 			return
-		case "config": // the unit runs elsewhere
-			if value, err = filepath.Abs(value); err != nil {
-				err = fmt.Errorf("configuration file: %w", err)
-			}
 		}
-		command = append(command, "--"+f.Name+"="+value)
+		command = append(command, "--"+f.Name+"="+f.Value.String())
 	})
-	return command, err
+	return command
+}
+
+// pinFiles makes the flags that name files absolute, and sets those of which the configuration file
+// says a relative one: the unit's agent runs in another directory.
+func pinFiles(flags *pflag.FlagSet, cfg node.Config, file string) error {
+	for name, path := range map[string]string{
+		"config": file, "data-dir": cfg.DataDir, "encryption-key": cfg.EncryptionKey, "podman-socket": cfg.PodmanSocket,
+		"tls-cert": cfg.TLSCert, "tls-key": cfg.TLSKey, "tls-ca": cfg.TLSCA,
+		"audit-policy-file": cfg.AuditPolicyFile, "audit-log-path": cfg.AuditLogPath,
+	} {
+		stdout, url := name == "audit-log-path" && path == "-", strings.Contains(path, "://")
+		if path == "" || stdout || url || filepath.IsAbs(path) {
+			continue
+		}
+		path, err := filepath.Abs(path)
+		if err != nil {
+			return fmt.Errorf("--%s: %w: say an absolute path", name, err)
+		}
+		if err := flags.Set(name, path); err != nil {
+			return fmt.Errorf("--%s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // start starts the agent, or says how.
