@@ -69,7 +69,7 @@ func enlisted(ctx context.Context, cfg Config) (*host, *pki.Authority, error) {
 	}
 	fail := func(err error) (*host, *pki.Authority, error) {
 		err = errors.Join(err, h.dir.Close())
-		if fresh && !exists(h.dir.File(joiningFile)) {
+		if fresh && !h.dir.Joining() {
 			err = errors.Join(err, datadir.Remove(h.cfg.DataDir, h.log))
 		}
 		return nil, nil, err

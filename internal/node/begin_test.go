@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podman-swarm/podman-swarm/internal/node/datadir"
 	"github.com/podman-swarm/podman-swarm/internal/node/nodetest"
 	"github.com/podman-swarm/podman-swarm/internal/pki"
 )
@@ -101,7 +102,7 @@ func TestJoinRefusals(t *testing.T) {
 	agent := c
 	agent.Join, agent.JoinToken = "127.0.0.1:1", "t"
 	wantLine(t, Run(t.Context(), agent), "--service-cidr 10.50.0.0/16: only the first node of a swarm may be given one")
-	if exists(filepath.Join(c.DataDir, joiningFile)) {
+	if exists(filepath.Join(c.DataDir, datadir.JoiningFile)) {
 		t.Error("it began to join")
 	}
 	if err := os.RemoveAll(c.DataDir); err != nil {
@@ -134,7 +135,7 @@ func TestInterruptedJoin(t *testing.T) {
 	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(c.DataDir, joiningFile), []byte(`{"name":"n2","key":"a2V5"}`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(c.DataDir, datadir.JoiningFile), []byte(`{"name":"n2","key":"a2V5"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	wantLine(t, Run(t.Context(), c), "was about to join a swarm when it was interrupted: say --join and --join-token again, or run: podman-swarm reset --yes")
@@ -146,12 +147,12 @@ func TestLeftNode(t *testing.T) {
 	if err := Init(t.Context(), c, &strings.Builder{}); err != nil {
 		t.Fatal(err)
 	}
-	m, ok, err := loadMembership(filepath.Join(c.DataDir, memberFile))
+	m, ok, err := datadir.LoadMembership(filepath.Join(c.DataDir, datadir.MemberFile))
 	if err != nil || !ok {
 		t.Fatal(ok, err)
 	}
 	m.Left = time.Now()
-	if err := m.save(filepath.Join(c.DataDir, memberFile)); err != nil {
+	if err := m.Save(filepath.Join(c.DataDir, datadir.MemberFile)); err != nil {
 		t.Fatal(err)
 	}
 	err = Run(t.Context(), c)
@@ -167,11 +168,11 @@ func TestTheNodeKeepsItsName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := membership{Name: "n7", PodCIDR: firstPodCIDR, ServiceCIDR: firstServiceCIDR}
-	if cfg, err := m.agrees(Config{NodeName: strings.ToLower(host)}); err != nil || cfg.NodeName != "n7" {
+	m := datadir.Membership{Name: "n7", PodCIDR: firstPodCIDR, ServiceCIDR: firstServiceCIDR}
+	if cfg, err := agrees(m, Config{NodeName: strings.ToLower(host)}); err != nil || cfg.NodeName != "n7" {
 		t.Errorf("agrees = %q, %v", cfg.NodeName, err)
 	}
-	if _, err := m.agrees(Config{NodeName: "n8"}); err == nil {
+	if _, err := agrees(m, Config{NodeName: "n8"}); err == nil {
 		t.Error("another name was accepted")
 	}
 }

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -12,20 +11,13 @@ import (
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/join"
+	"github.com/podman-swarm/podman-swarm/internal/node/datadir"
 	"github.com/podman-swarm/podman-swarm/internal/node/given"
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
 	"github.com/podman-swarm/podman-swarm/internal/pki"
 	"github.com/podman-swarm/podman-swarm/internal/version"
 	"github.com/podman-swarm/podman-swarm/internal/wire"
 )
-
-// joiningFile is there while a node joins: should it be cut off, the next try is known by its key.
-const joiningFile = "joining.json"
-
-type joining struct {
-	Name string `json:"name"`
-	Key  []byte `json:"key"` // PEM
-}
 
 // Ends of a node that starting it again does not change.
 var (
@@ -48,7 +40,7 @@ func (h *host) enlist(ctx context.Context) (*pki.Authority, error) {
 	if _, err := given.CAs(h.cfg.TLSCA); err != nil {
 		return nil, err
 	}
-	interrupted := exists(h.dir.File(joiningFile))
+	interrupted := h.dir.Joining()
 	switch {
 	case h.known && !h.me.m.Left.IsZero():
 		return nil, fmt.Errorf("node %s %w at %s: to use this machine again, run: podman-swarm reset --yes, then init or join",
@@ -75,12 +67,12 @@ func (h *host) enlist(ctx context.Context) (*pki.Authority, error) {
 	}
 	h.me.m.Cluster, h.me.m.Name = keys.Cluster(), h.cfg.NodeName
 	h.me.m.PodCIDR, h.me.m.ServiceCIDR = h.cfg.PodCIDR, h.cfg.ServiceCIDR
-	if err := h.me.m.save(h.me.file); err != nil {
+	if err := h.me.m.Save(h.me.file); err != nil {
 		return nil, err
 	}
 	if interrupted || h.cfg.Join != "" {
-		if err := os.Remove(h.dir.File(joiningFile)); err != nil {
-			return nil, fmt.Errorf("join: %w", err)
+		if err := h.dir.Joined(); err != nil {
+			return nil, err
 		}
 	}
 	return keys, nil
@@ -120,7 +112,7 @@ func (h *host) joinSwarm(ctx context.Context) error {
 	if h.cfg.JoinToken == "" {
 		return fmt.Errorf("--join %s needs --join-token: on a node of that swarm run: podman-swarm token create", h.cfg.Join)
 	}
-	try, err := h.tryAgain()
+	try, _, err := h.dir.Join(h.cfg.NodeName)
 	if err != nil {
 		return err
 	}
@@ -135,7 +127,7 @@ func (h *host) joinSwarm(ctx context.Context) error {
 	if err != nil {
 		var refusal *join.Refusal
 		if errors.As(err, &refusal) {
-			err = errors.Join(err, os.Remove(h.dir.File(joiningFile)))
+			err = errors.Join(err, h.dir.Joined())
 		}
 		return err
 	}
@@ -143,24 +135,6 @@ func (h *host) joinSwarm(ctx context.Context) error {
 	h.me.m.Lineage, h.me.m.Peers = admission.Lineage, admission.Peers
 	h.log.Info("admitted to the swarm", "cluster", admission.Cluster, "by", h.cfg.Join, "podCIDR", h.cfg.PodCIDR)
 	return nil
-}
-
-// tryAgain returns what an interrupted try of this node was known by, or begins one.
-func (h *host) tryAgain() (joining, error) {
-	var try joining
-	file := h.dir.File(joiningFile)
-	data, err := os.ReadFile(file) //nolint:gosec // our own directory
-	if err == nil && json.Unmarshal(data, &try) == nil && try.Name == h.cfg.NodeName {
-		return try, nil
-	}
-	if try.Key, err = pki.NewNodeKey(); err != nil {
-		return try, err
-	}
-	try.Name = h.cfg.NodeName
-	if data, err = json.Marshal(try); err != nil {
-		return try, err
-	}
-	return try, pki.WriteFile(file, data)
 }
 
 func dialGuest(ctx context.Context, addr string, verify func(chain []*x509.Certificate) error) (net.Conn, error) {
@@ -177,19 +151,19 @@ func (h *host) whole() error {
 
 // recall fills in what this data directory already is. One that is not whole is nothing yet.
 func (h *host) recall() error {
-	file := h.dir.File(memberFile)
-	var m membership
+	file := h.dir.File(datadir.MemberFile)
+	var m datadir.Membership
 	var known bool
 	if !h.dir.Unfinished() {
 		var err error
-		if m, known, err = loadMembership(file); err != nil {
+		if m, known, err = datadir.LoadMembership(file); err != nil {
 			return err
 		}
 	}
 	h.me, h.known = &self{file: file, m: m}, known
 	if known {
 		var err error
-		h.cfg, err = m.agrees(h.cfg)
+		h.cfg, err = agrees(m, h.cfg)
 		return err
 	}
 	if h.cfg.PodCIDR != "" {

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -12,63 +11,23 @@ import (
 	"sync"
 	"time"
 
-	"github.com/podman-swarm/podman-swarm/internal/pki"
+	"github.com/podman-swarm/podman-swarm/internal/node/datadir"
 )
 
-// membership is what makes this data directory the node it is, in DIR/member.json. What the swarm
-// knows of its nodes is in the store; this is what must be known before the store can be opened.
-type membership struct {
-	Format int `json:"format"`
-	// Cluster names the swarm.
-	Cluster string `json:"cluster"`
-	// Name is this node's.
-	Name string `json:"name"`
-	// PodCIDR is this node's range, ServiceCIDR the swarm's.
-	PodCIDR     string `json:"podCIDR"`
-	ServiceCIDR string `json:"serviceCIDR"`
-	// Lineage is the history of the state to join when there is none in this directory yet; empty
-	// for the node that began the swarm.
-	Lineage string `json:"lineage,omitempty"`
-	// Peers are addresses of other nodes, as they were known last.
-	Peers []string `json:"peers,omitempty"`
-	// Left says when the node left the swarm: its data is of no use any more.
-	Left time.Time `json:"left,omitzero"`
-}
-
 const (
-	memberFile       = "member.json"
-	memberFormat     = 1
 	firstPodCIDR     = "10.244.0.0/24"
 	firstServiceCIDR = "10.43.0.0/16"
 	wirePort         = "7946"
 )
 
-// loadMembership reads the file; ok is false when there is none.
-func loadMembership(file string) (m membership, ok bool, err error) {
-	data, err := os.ReadFile(file) //nolint:gosec // our own directory
-	if errors.Is(err, os.ErrNotExist) {
-		return m, false, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(data, &m)
-	}
-	if err != nil {
-		return m, false, fmt.Errorf("%s is damaged: %w: restore the file from a backup of the data directory", file, err)
-	}
-	if m.Format > memberFormat {
-		return m, false, fmt.Errorf("%s was written by a newer release (format %d, this one reads up to %d): run that release or a newer one", file, m.Format, memberFormat)
-	}
-	return m, true, nil
-}
-
 // self is the membership of a running node.
 type self struct {
 	file string
 	mu   sync.Mutex
-	m    membership
+	m    datadir.Membership
 }
 
-func (s *self) is() membership {
+func (s *self) is() datadir.Membership {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.m
@@ -85,7 +44,7 @@ func (s *self) meet(addrs []string) error {
 		return nil
 	}
 	s.m.Peers = addrs
-	return s.m.save(s.file)
+	return s.m.Save(s.file)
 }
 
 // leave notes that the node has left the swarm.
@@ -93,21 +52,12 @@ func (s *self) leave() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.m.Left = time.Now().UTC()
-	return s.m.save(s.file)
-}
-
-func (m membership) save(file string) error {
-	m.Format = memberFormat
-	data, err := json.MarshalIndent(m, "", "  ")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", file, err)
-	}
-	return pki.WriteFile(file, append(data, '\n'))
+	return s.m.Save(s.file)
 }
 
 // agrees refuses a configuration that contradicts what the node already is, and fills in what was
 // left open.
-func (m membership) agrees(cfg Config) (Config, error) {
+func agrees(m datadir.Membership, cfg Config) (Config, error) {
 	var errs []error
 	match := func(flag string, field *string, have string) {
 		if *field == "" {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/podman-swarm/podman-swarm/internal/backup"
 	"github.com/podman-swarm/podman-swarm/internal/join"
+	"github.com/podman-swarm/podman-swarm/internal/node/datadir"
 	"github.com/podman-swarm/podman-swarm/internal/node/logs"
 	"github.com/podman-swarm/podman-swarm/internal/node/operate"
 	"github.com/podman-swarm/podman-swarm/internal/pki"
@@ -37,7 +38,7 @@ func Restore(ctx context.Context, cfg Config, file string, out io.Writer) error 
 		return err
 	}
 	defer h.dir.Close() //nolint:errcheck // the lock ends with the process
-	for _, name := range append(restored(), joiningFile) {
+	for _, name := range append(restored(), datadir.JoiningFile) {
 		if exists(h.dir.File(name)) && !h.dir.Unfinished() {
 			return fmt.Errorf("%s holds a node already: run podman-swarm reset --yes first, or use another --data-dir", h.cfg.DataDir)
 		}
@@ -63,7 +64,7 @@ func Restore(ctx context.Context, cfg Config, file string, out io.Writer) error 
 }
 
 // restored is what a restore makes.
-func restored() []string { return []string{"pki", "state", memberFile} }
+func restored() []string { return []string{"pki", "state", datadir.MemberFile} }
 
 // clear removes what a restore has made.
 func (h *host) clear() error {

@@ -124,7 +124,7 @@ func TestRestoreRefusesTheNodesOfBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	store := openState(t, filepath.Join(c.DataDir, "state"))
-	defer store.Close() //nolint:errcheck // nothing was written
+	defer store.Close()
 	if have := join.Nodes(store.View()); len(have) > 0 {
 		t.Errorf("nodes are left: %v", have)
 	}
@@ -210,7 +210,7 @@ func TestRestoreThatIsCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	store := openState(t, filepath.Join(c.DataDir, "state"))
-	defer store.Close() //nolint:errcheck // nothing was written
+	defer store.Close()
 	if _, ok := store.View().Get("/registry/kept"); !ok {
 		t.Error("the state is not that of the backup")
 	}
