@@ -7,7 +7,6 @@ import (
 	"io"
 	"time"
 
-	"github.com/podman-swarm/podman-swarm/internal/node/datadir"
 	"github.com/podman-swarm/podman-swarm/internal/node/logs"
 	"github.com/podman-swarm/podman-swarm/internal/node/operate"
 	"github.com/podman-swarm/podman-swarm/internal/node/preflight"
@@ -18,16 +17,20 @@ import (
 const firstTokenLife = 24 * time.Hour
 
 // Init makes an empty data directory the first node of a new swarm, without running it, and prints
-// the command that lets others join.
+// the command that lets others join. After an error nothing is left.
 func Init(ctx context.Context, cfg Config, out io.Writer) error {
 	if cfg.Join != "" {
 		return fmt.Errorf("--join %s: init begins a swarm of its own: run podman-swarm join %s --token T to enter that one, or leave the setting out (flag, PODMAN_SWARM_JOIN, join in the file)", cfg.Join, cfg.Join)
 	}
-	h, keys, err := enlisted(ctx, cfg)
+	return making(ctx, cfg, "init", func(h *host) error { return h.begin(ctx, out) })
+}
+
+// begin makes a swarm with this node in it. Who is not told the token has none.
+func (h *host) begin(ctx context.Context, out io.Writer) error {
+	keys, err := h.enlisted(ctx)
 	if err != nil {
 		return err
 	}
-	defer h.dir.Close() //nolint:errcheck // the lock ends with the process
 	c, err := openCluster(ctx, h, keys)
 	if err != nil {
 		return err
@@ -52,41 +55,54 @@ func Join(ctx context.Context, cfg Config, addr, token string, out io.Writer) er
 		return err
 	}
 	cfg.Join, cfg.JoinToken = addr, token
-	h, keys, err := enlisted(ctx, cfg)
+	var said string
+	err := making(ctx, cfg, "join", func(h *host) error {
+		keys, err := h.enlisted(ctx)
+		if err == nil {
+			said = fmt.Sprintf("Node %s is admitted to swarm %s, pods get addresses of %s\n", h.cfg.NodeName, keys.Cluster(), h.cfg.PodCIDR)
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "Node %s is admitted to swarm %s, pods get addresses of %s\n", h.cfg.NodeName, keys.Cluster(), h.cfg.PodCIDR)
-	return errors.Join(err, h.dir.Close())
+	_, err = io.WriteString(out, said)
+	return err
+}
+
+// making has do make a node of an empty data directory. After an error nothing is left that was not
+// there before, except what the swarm that is joined may know this node by already.
+func making(ctx context.Context, cfg Config, command string, do func(*host) error) error {
+	h, err := prepare(cfg, logs.New(cfg.LogLevel))
+	if err != nil {
+		return err
+	}
+	err = do(h)
+	switch {
+	case err == nil:
+		return h.dir.Close()
+	case h.dir.Joining():
+		if ctx.Err() != nil {
+			err = fmt.Errorf("%s was interrupted, and the swarm may know this node already: run it again, or podman-swarm reset --yes", command)
+		}
+		return errors.Join(err, h.dir.Close())
+	case ctx.Err() != nil:
+		err = fmt.Errorf("%s was interrupted: nothing is left of it; to go on, run it again", command)
+	}
+	return errors.Join(err, h.undo())
 }
 
 // enlisted makes a data directory that is none yet that of a node.
-func enlisted(ctx context.Context, cfg Config) (*host, *pki.Authority, error) {
-	fresh := !exists(cfg.DataDir)
-	h, err := prepare(cfg, logs.New(cfg.LogLevel))
-	if err != nil {
-		return nil, nil, err
-	}
-	fail := func(err error) (*host, *pki.Authority, error) {
-		err = errors.Join(err, h.dir.Close())
-		if fresh && !h.dir.Joining() {
-			err = errors.Join(err, datadir.Remove(h.cfg.DataDir, h.log))
-		}
-		return nil, nil, err
-	}
+func (h *host) enlisted(ctx context.Context) (*pki.Authority, error) {
 	if err := h.whole(); err != nil {
-		return fail(err)
+		return nil, err
 	}
 	if h.known || exists(h.dir.File("state")) {
-		return fail(fmt.Errorf("%s is the data directory of node %s already: start its agent, or run podman-swarm reset --yes first, or use another --data-dir",
-			h.cfg.DataDir, h.cfg.NodeName))
+		return nil, fmt.Errorf("%s is the data directory of node %s already: start its agent, or run podman-swarm reset --yes first, or use another --data-dir",
+			h.cfg.DataDir, h.cfg.NodeName)
 	}
 	if err := preflight.PortsFree(ctx, h.cfg.APIAddr, h.cfg.BindAddr); err != nil {
-		return fail(err)
+		return nil, err
 	}
-	keys, err := h.enlist(ctx)
-	if err != nil {
-		return fail(err)
-	}
-	return h, keys, nil
+	return h.enlist(ctx)
 }

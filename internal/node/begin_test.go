@@ -2,7 +2,10 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
+	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,7 +14,9 @@ import (
 
 	"github.com/podman-swarm/podman-swarm/internal/node/datadir"
 	"github.com/podman-swarm/podman-swarm/internal/node/nodetest"
+	"github.com/podman-swarm/podman-swarm/internal/node/peers"
 	"github.com/podman-swarm/podman-swarm/internal/pki"
+	"github.com/podman-swarm/podman-swarm/internal/wire"
 )
 
 // hollowNode is the configuration of a node that needs nothing of this machine but ports.
@@ -86,6 +91,115 @@ func TestInitRefusals(t *testing.T) {
 			wantLine(t, Init(t.Context(), c, &strings.Builder{}), tt.want)
 			wantGone(t, c.DataDir)
 		})
+	}
+}
+
+// Nothing takes the gossip's port but gossip, and only once everything else is made.
+func TestInitWantsBothPorts(t *testing.T) {
+	c := hollowNode(t, "n1")
+	u, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", c.BindAddr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	wantLine(t, Init(t.Context(), c, &strings.Builder{}), "--bind-addr: listen udp "+c.BindAddr)
+	wantGone(t, c.DataDir)
+}
+
+// refuser takes no line, and may see to it that nobody waits for one.
+type refuser struct{ cancel context.CancelFunc }
+
+func (r refuser) Write([]byte) (int, error) {
+	r.cancel()
+	return 0, errors.New("nobody listens")
+}
+
+// Whatever ends init, at its last step too, nothing is left but what was there before.
+func TestInitThatFailsLeavesNothing(t *testing.T) {
+	for name, tt := range map[string]struct {
+		interrupted bool
+		want        string
+	}{
+		"an error":    {false, "nobody listens"},
+		"interrupted": {true, "init was interrupted: nothing is left of it; to go on, run it again"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := hollowNode(t, "n1")
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			end := func() {}
+			if tt.interrupted {
+				end = cancel
+			}
+			wantLine(t, Init(ctx, c, refuser{end}), tt.want)
+			wantGone(t, c.DataDir)
+
+			if err := os.MkdirAll(filepath.Join(c.DataDir, "backups"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(c.DataDir, "letter"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			wantLine(t, Init(ctx, c, refuser{end}), map[bool]string{false: tt.want, true: "interrupted"}[tt.interrupted])
+			wantLeft(t, c.DataDir, "backups letter")
+		})
+	}
+}
+
+func wantLeft(t *testing.T, dir, want string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	var have []string
+	for _, e := range entries {
+		have = append(have, e.Name())
+	}
+	if strings.Join(have, " ") != want || err != nil {
+		t.Errorf("left: %v, want %s (%v)", have, want, err)
+	}
+}
+
+// guests is where a node of a swarm would be. It hangs up on newcomers.
+func guests(t *testing.T, keys *pki.Authority) string {
+	t.Helper()
+	cert, err := keys.Node("n1", "127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := wire.Listen(t.Context(), wire.Config{Addr: nodetest.Address(t), Trust: cert})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = w.Close() })
+	w.Guests(peers.JoinProto, func(context.Context, *wire.Conn) {})
+	return w.Addr().String()
+}
+
+// The key of a try is kept for as long as somebody may know it.
+func TestJoinThatFails(t *testing.T) {
+	keys, err := pki.Open(filepath.Join(t.TempDir(), "pki"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, living, dead := pki.NewToken(keys.CAHash()).String(), guests(t, keys), nodetest.Address(t)
+	join := func(c Config, addr, token string) {
+		t.Helper()
+		if err := Join(t.Context(), c, addr, token, &strings.Builder{}); err == nil {
+			t.Error("it joined")
+		}
+	}
+	c := hollowNode(t, "n2")
+	join(c, dead, token)
+	wantGone(t, c.DataDir)
+	join(c, living, token)
+	key, err := os.ReadFile(filepath.Join(c.DataDir, datadir.JoiningFile))
+	if err != nil {
+		t.Fatalf("the key is gone that a node may know: %v", err)
+	}
+	for addr, token := range map[string]string{dead: token, living: "pswt1.mistyped"} { // tell nothing of the first try
+		join(c, addr, token)
+		if again, err := os.ReadFile(filepath.Join(c.DataDir, datadir.JoiningFile)); err != nil || !bytes.Equal(key, again) {
+			t.Errorf("after a try at %s with %s the key is another: %v", addr, token, err)
+		}
 	}
 }
 

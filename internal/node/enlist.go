@@ -112,7 +112,7 @@ func (h *host) joinSwarm(ctx context.Context) error {
 	if h.cfg.JoinToken == "" {
 		return fmt.Errorf("--join %s needs --join-token: on a node of that swarm run: podman-swarm token create", h.cfg.Join)
 	}
-	try, _, err := h.dir.Join(h.cfg.NodeName)
+	try, begun, err := h.dir.Join(h.cfg.NodeName)
 	if err != nil {
 		return err
 	}
@@ -120,13 +120,19 @@ func (h *host) joinSwarm(ctx context.Context) error {
 	if err := os.RemoveAll(h.dir.File("pki")); err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
+	reached := false
+	dial := func(ctx context.Context, addr string, verify func([]*x509.Certificate) error) (net.Conn, error) {
+		conn, err := wire.DialGuest(ctx, addr, peers.JoinProto, verify)
+		reached = reached || err == nil
+		return conn, err
+	}
 	admission, err := join.Join(ctx, join.Newcomer{
-		Token: h.cfg.JoinToken, Nodes: []string{joinAddr(h.cfg.Join)}, Dial: dialGuest, Dir: h.dir.File("pki"),
+		Token: h.cfg.JoinToken, Nodes: []string{joinAddr(h.cfg.Join)}, Dial: dial, Dir: h.dir.File("pki"),
 		Name: h.cfg.NodeName, Address: h.cfg.wireAddr(), PodCIDR: h.wish, Release: version.Swarm(), Format: swarmFormat, Key: try.Key,
 	})
 	if err != nil {
-		var refusal *join.Refusal
-		if errors.As(err, &refusal) {
+		// The key is worth keeping while some node may have written it down: now, or in a try before.
+		if refused := errors.As(err, new(*join.Refusal)); reached && refused || !reached && begun {
 			err = errors.Join(err, h.dir.Joined())
 		}
 		return err
@@ -135,10 +141,6 @@ func (h *host) joinSwarm(ctx context.Context) error {
 	h.me.m.Lineage, h.me.m.Peers = admission.Lineage, admission.Peers
 	h.log.Info("admitted to the swarm", "cluster", admission.Cluster, "by", h.cfg.Join, "podCIDR", h.cfg.PodCIDR)
 	return nil
-}
-
-func dialGuest(ctx context.Context, addr string, verify func(chain []*x509.Certificate) error) (net.Conn, error) {
-	return wire.DialGuest(ctx, addr, peers.JoinProto, verify)
 }
 
 // whole refuses a data directory that restore has begun to fill: it is neither empty nor a node's.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -48,21 +49,28 @@ func prepare(cfg Config, log *slog.Logger) (*host, error) {
 		return nil, err
 	}
 	if cfg.DataDir, err = filepath.EvalSymlinks(cfg.DataDir); err != nil {
-		return nil, errors.Join(fmt.Errorf("data directory: %w", err), dir.Close())
+		return nil, errors.Join(fmt.Errorf("data directory: %w", err), dir.Undo())
 	}
 	runDir, err := preflight.RuntimeDir(cfg.DataDir, rootless())
 	if err != nil {
-		return nil, errors.Join(err, dir.Close())
+		return nil, errors.Join(err, dir.Undo())
 	}
 	helper, err := netdCommand(dir.File("run"))
 	if err != nil {
-		return nil, errors.Join(err, dir.Close())
+		return nil, errors.Join(err, dir.Undo())
 	}
 	h := &host{cfg: cfg, log: log, dir: dir, runDir: runDir, netd: helper}
 	if err := h.recall(); err != nil {
-		return nil, errors.Join(err, dir.Close())
+		return nil, errors.Join(err, h.undo())
 	}
 	return h, nil
+}
+
+// undo lets go of the data directory, without what was made on this machine since prepare.
+func (h *host) undo() error {
+	_ = os.Remove(h.runDir) // nobody's if it is empty, and the one above it as well
+	_ = os.Remove(filepath.Dir(h.runDir))
+	return h.dir.Undo()
 }
 
 // localURL is the API as programs on this machine reach it.

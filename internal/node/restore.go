@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,29 +34,7 @@ func Restore(ctx context.Context, cfg Config, file string, out io.Writer) error 
 		log.Info("join and encryptionKey are not heeded: the swarm and its keys are those of the backup", "join", cfg.Join)
 		cfg.Join, cfg.JoinToken, cfg.EncryptionKey = "", "", ""
 	}
-	h, err := prepare(cfg, log)
-	if err != nil {
-		return err
-	}
-	defer h.dir.Close() //nolint:errcheck // the lock ends with the process
-	for _, name := range append(restored(), datadir.JoiningFile) {
-		if exists(h.dir.File(name)) && !h.dir.Unfinished() {
-			return fmt.Errorf("%s holds a node already: run podman-swarm reset --yes first, or use another --data-dir", h.cfg.DataDir)
-		}
-	}
-	if err := h.dir.Begin(file); err != nil {
-		return err
-	}
-	if err := h.clear(); err != nil {
-		return err
-	}
-	if err := h.restore(ctx, c); err != nil {
-		if left := h.clear(); left != nil {
-			return errors.Join(err, left)
-		}
-		return errors.Join(err, h.dir.Finish())
-	}
-	if err := h.dir.Finish(); err != nil {
+	if err := making(ctx, cfg, "restore", func(h *host) error { return h.restore(ctx, c, file) }); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(out, "Restored %s: swarm %s of %s, revision %d, %d objects. Start the agent here, remove the other nodes (psctl node rm NAME),\n"+
@@ -63,19 +42,29 @@ func Restore(ctx context.Context, cfg Config, file string, out io.Writer) error 
 	return err
 }
 
-// restored is what a restore makes.
-func restored() []string { return []string{"pki", "state", datadir.MemberFile} }
-
-// clear removes what a restore has made.
-func (h *host) clear() error {
-	var errs []error
-	for _, name := range restored() {
-		errs = append(errs, os.RemoveAll(h.dir.File(name)))
+// restore marks the directory while it fills it. The mark of a try before stays when this one fails.
+func (h *host) restore(ctx context.Context, c backup.Contents, file string) error {
+	made := []string{"pki", "state", datadir.MemberFile}
+	for _, name := range append(slices.Clone(made), datadir.JoiningFile) {
+		if exists(h.dir.File(name)) && !h.dir.Unfinished() {
+			return fmt.Errorf("%s holds a node already: run podman-swarm reset --yes first, or use another --data-dir", h.cfg.DataDir)
+		}
 	}
-	return errors.Join(errs...)
+	if err := h.dir.Begin(file); err != nil {
+		return err
+	}
+	for _, name := range made {
+		if err := os.RemoveAll(h.dir.File(name)); err != nil {
+			return fmt.Errorf("remove what was cut off: %w", err)
+		}
+	}
+	if err := h.fill(ctx, c); err != nil {
+		return err
+	}
+	return h.dir.Finish()
 }
 
-func (h *host) restore(ctx context.Context, c backup.Contents) error {
+func (h *host) fill(ctx context.Context, c backup.Contents) error {
 	if err := pki.InstallBundle(h.dir.File("pki"), c.Keys); err != nil {
 		return err
 	}

@@ -194,6 +194,11 @@ func TestRestoreThatIsCutOff(t *testing.T) {
 	if !exists(filepath.Join(c.DataDir, "pki")) {
 		t.Fatal("it was cut off before it began")
 	}
+	disk := c.DataDir // the lock would go with the process: a copy has none
+	c.DataDir = filepath.Join(t.TempDir(), "data")
+	if err := os.CopyFS(c.DataDir, os.DirFS(disk)); err != nil {
+		t.Fatal(err)
+	}
 	const want = "a restore was cut off here: run podman-swarm restore again, or podman-swarm reset --yes to give it up"
 	for name, do := range map[string]func(Config) error{
 		"agent": func(c Config) error { return Run(t.Context(), c) },

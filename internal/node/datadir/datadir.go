@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,11 +27,15 @@ const (
 type Dir struct {
 	path string
 	lock *os.File
+	made bool     // by Open
+	had  []string // what was in it before
 }
 
 // Open makes or opens the data directory and locks it for this process. A directory that
 // another agent uses, or that a newer release wrote, is refused.
 func Open(path string) (*Dir, error) {
+	_, err := os.Lstat(path)
+	made := errors.Is(err, os.ErrNotExist)
 	for _, dir := range []string{path, filepath.Join(path, "run")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("data directory: %w", err)
@@ -50,11 +55,39 @@ func Open(path string) (*Dir, error) {
 		return nil, errors.Join(fmt.Errorf("data directory %s is in use by another agent (pid %s): stop it, or give this one its own --data-dir",
 			path, strings.TrimSpace(string(holder))), lock.Close())
 	}
-	d := &Dir{path: path, lock: lock}
-	if err := d.stamp(); err != nil {
+	d := &Dir{path: path, lock: lock, made: made}
+	if d.had, err = d.before(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
+	if err := d.stamp(); err != nil {
+		return nil, errors.Join(err, d.Undo())
+	}
 	return d, nil
+}
+
+// before lists what was in the directory before it was opened. It looks when it has the lock: until
+// then another may have made a node there. A lock that nobody has signed is new, and so is run beside it.
+func (d *Dir) before() ([]string, error) {
+	found, err := names(d.path)
+	if err != nil {
+		return nil, err
+	}
+	if signed, err := d.lock.Stat(); err == nil && signed.Size() == 0 {
+		found = slices.DeleteFunc(found, func(name string) bool { return name == "lock" || name == "run" })
+	}
+	return found, nil
+}
+
+// Undo removes what was made in the directory since it was opened, and it too if Open made it, and
+// releases the lock.
+func (d *Dir) Undo() error {
+	err := removeOurs(d.path, d.had)
+	if err == nil && d.made {
+		if err = os.Remove(d.path); errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EBUSY) {
+			err = nil // what is left is somebody else's
+		}
+	}
+	return errors.Join(err, d.lock.Close())
 }
 
 // AwaitFree waits until no agent has the data directory.

@@ -56,7 +56,14 @@ func PortsFree(ctx context.Context, api, bind string) error {
 	if err != nil {
 		return fmt.Errorf("--bind-addr: %w", err)
 	}
-	return w.Close()
+	if err := w.Close(); err != nil {
+		return err
+	}
+	u, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", bind)
+	if err != nil {
+		return fmt.Errorf("--bind-addr: %w", err)
+	}
+	return u.Close()
 }
 
 // MachineStops tells whether the whole machine goes down; it asks systemd, where there is one.
