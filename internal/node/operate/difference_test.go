@@ -1,67 +1,15 @@
 package operate
 
 import (
-	"context"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/hlc"
 	"github.com/podman-swarm/podman-swarm/internal/node/nodetest"
-	"github.com/podman-swarm/podman-swarm/internal/state"
 	"github.com/podman-swarm/podman-swarm/internal/state/journal"
 	"github.com/podman-swarm/podman-swarm/internal/swarm"
 )
-
-// A restore by writes makes the objects what they were, and leaves alone what belongs to the swarm
-// itself and what expires.
-func TestRestoreByWrites(t *testing.T) {
-	o := operateOn(t, "n1")
-	n := o.nodes[0]
-	n.Put(t, "/pods/default/same", "1")
-	n.Put(t, "/pods/default/changed", "old")
-	n.Put(t, "/pods/default/deleted", "back")
-	n.Put(t, "/swarm/backups/policy", "then")
-	then := n.Store.View()
-	n.Put(t, "/pods/default/changed", "new")
-	n.Put(t, "/pods/default/made", "x")
-	n.Put(t, "/swarm/backups/policy", "now")
-	ctx, cancel := context.WithTimeout(t.Context(), nodetest.Patience)
-	defer cancel()
-	if _, err := n.Store.Apply(ctx, state.Write{Key: "/events/default/e", Value: []byte("e"), Expect: state.Any, TTL: 3600}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := n.Store.Apply(ctx, state.Write{Key: "/pods/default/deleted", Delete: true, Expect: state.Any}); err != nil {
-		t.Fatal(err)
-	}
-	writes := difference(n.Store.View(), then)
-	var done []string
-	for _, w := range writes {
-		verb := "put "
-		if w.Delete {
-			verb = "delete "
-		}
-		done = append(done, verb+w.Key+" "+string(w.Value))
-	}
-	slices.Sort(done)
-	want := "delete /pods/default/made ; put /pods/default/changed old; put /pods/default/deleted back"
-	if got := strings.Join(done, "; "); got != want {
-		t.Errorf("writes %s\nwant %s", got, want)
-	}
-	kept := &backups{Config: o.configs[0]}
-	if err := kept.applyAll(ctx, writes, o.say); err != nil {
-		t.Fatal(err)
-	}
-	if left := difference(n.Store.View(), then); len(left) > 0 {
-		t.Errorf("after the restore %d keys differ: %+v", len(left), left)
-	}
-	for key, want := range map[string]string{"/swarm/backups/policy": "now", "/events/default/e": "e"} {
-		if e, ok := n.Store.View().Get(key); !ok || string(e.Value) != want {
-			t.Errorf("%s is %+v, want %s", key, e, want)
-		}
-	}
-}
 
 func TestRestoreRefuses(t *testing.T) {
 	o := operateOn(t, "n1")

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/podman-swarm/podman-swarm/internal/backup"
+	"github.com/podman-swarm/podman-swarm/internal/node/operate/bare"
 	"github.com/podman-swarm/podman-swarm/internal/state"
 	"github.com/podman-swarm/podman-swarm/internal/swarm"
 )
@@ -45,73 +48,85 @@ func (b *backups) RestoreFrom(ctx context.Context, file io.Reader, say swarm.Pro
 	if err := b.Store.Barrier(ctx); err != nil {
 		return unavailable(err)
 	}
-	writes := difference(b.Store.View(), want)
-	say("backup of %s, revision %d: %d keys differ", c.Info.Created.Format(time.RFC3339), c.Info.Revision, len(writes))
+	needed := difference(b.Store.View(), want)
+	say("backup of %s, revision %d: %d keys differ", c.Info.Created.Format(time.RFC3339), c.Info.Revision, needed.count())
 	// Half a restore is worse than none: it goes on when the client has gone.
-	return b.applyAll(context.WithoutCancel(ctx), writes, say)
+	return b.change(context.WithoutCancel(ctx), needed, say)
 }
 
-// parallel is how many writes are on their way at a time.
+// change makes the changes, as many as can be made.
+func (b *backups) change(ctx context.Context, c changes, say swarm.Progress) error {
+	var mu sync.Mutex
+	aloud := func(format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		say(format, args...)
+	}
+	var errs []error
+	// Namespaces first: in one that ends nobody makes anything again.
+	errs = append(errs, each(c.namespaces, func(name string) error { return b.endNamespace(ctx, name) })...)
+	errs = append(errs, b.applyAll(ctx, c.removals, aloud)...)
+	errs = append(errs, b.applyAll(ctx, c.writes, aloud)...)
+	if keys := len(c.removals) + len(c.writes); len(errs) == 0 {
+		aloud("%d keys written", keys)
+	}
+	// Pods last: they refer to what was written.
+	errs = append(errs, each(c.pods, func(p bare.Change) error { return p.Make(ctx, b.Client, aloud) })...)
+	if len(errs) > 0 {
+		return fmt.Errorf("%d of %d changes were not made, the first: %w: run the restore again", len(errs), c.count(), errs[0])
+	}
+	return nil
+}
+
+func (b *backups) applyAll(ctx context.Context, writes []state.Write, say swarm.Progress) []error {
+	var errs []error
+	for i := 0; i < len(writes); i += 1000 {
+		if i > 0 {
+			say("%d of %d written", i, len(writes))
+		}
+		errs = append(errs, each(writes[i:min(i+1000, len(writes))], func(w state.Write) error {
+			if _, err := b.Store.Apply(ctx, w); err != nil && !errors.Is(err, state.ErrConflict) { // of a deletion: it is gone already
+				return fmt.Errorf("%s: %w", w.Key, err)
+			}
+			return nil
+		})...)
+	}
+	return errs
+}
+
+// parallel is how many changes are on their way at a time.
 const parallel = 16
 
-func (b *backups) applyAll(ctx context.Context, writes []state.Write, say swarm.Progress) error {
+// each does something with all items and returns what failed.
+func each[T any](items []T, do func(T) error) []error {
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	var errs []error
-	next := make(chan state.Write)
-	for range parallel {
+	next := make(chan T)
+	for range min(parallel, len(items)) {
 		all.Go(func() {
-			for w := range next {
-				_, err := b.Store.Apply(ctx, w)
-				if err != nil && !errors.Is(err, state.ErrConflict) { // of a deletion: it is gone already
+			for item := range next {
+				if err := do(item); err != nil {
 					mu.Lock()
-					errs = append(errs, fmt.Errorf("%s: %w", w.Key, err))
+					errs = append(errs, err)
 					mu.Unlock()
 				}
 			}
 		})
 	}
-	for i, w := range writes {
-		next <- w
-		if (i+1)%1000 == 0 {
-			say("%d of %d written", i+1, len(writes))
-		}
+	for _, item := range items {
+		next <- item
 	}
 	close(next)
 	all.Wait()
-	if len(errs) > 0 {
-		return fmt.Errorf("%d of %d keys were not restored, the first: %w: run the restore again", len(errs), len(writes), errs[0])
+	return errs
+}
+
+// endNamespace has a namespace end as if somebody had deleted it: its pods end with their grace.
+func (b *backups) endNamespace(ctx context.Context, name string) error {
+	err := b.Client.CoreV1().Namespaces().Delete(ctx, name, metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) { // a conflict: it ends already
+		return fmt.Errorf("delete namespace %s: %w", name, err)
 	}
-	say("%d keys written", len(writes))
 	return nil
-}
-
-// difference lists the writes that make now what want is. What belongs to the swarm itself (members,
-// tokens, keys, the journal) stays, as do events.
-func difference(now, want state.View) []state.Write {
-	var writes []state.Write
-	want.Ascend("", "", func(e *state.Entry) bool {
-		if !restorable(e) {
-			return true
-		}
-		if cur, ok := now.Get(e.Key); !ok || !slices.Equal(cur.Value, e.Value) {
-			writes = append(writes, state.Write{Key: e.Key, Value: e.Value, Expect: state.Any})
-		}
-		return true
-	})
-	now.Ascend("", "", func(e *state.Entry) bool {
-		if _, ok := want.Get(e.Key); !ok && restorable(e) {
-			writes = append(writes, state.Write{Key: e.Key, Delete: true, Expect: state.Any})
-		}
-		return true
-	})
-	return writes
-}
-
-// ownKeys is where everything is that is not Kubernetes'.
-const ownKeys = "/swarm/"
-
-// restorable are objects that do not tell of the past, as events do.
-func restorable(e *state.Entry) bool {
-	return e.Expires == 0 && !strings.HasPrefix(e.Key, ownKeys)
 }
