@@ -1,6 +1,7 @@
 package operate
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,7 @@ const (
 type rotation struct {
 	what  string
 	phase func() pki.Phase
+	inUse func() string          // tells the key in use from all others
 	next  func() ([]byte, error) // the bundle of the next phase
 	// grace is how long the old key is believed when the new one is in use everywhere.
 	grace time.Duration
@@ -45,24 +47,29 @@ type rotation struct {
 
 // RotateCA implements swarm.Keys. Pods learn of the new CA by their mounted files, which takes them up to a minute.
 func (k keys) RotateCA(ctx context.Context, say swarm.Progress) error {
-	return k.rotate(ctx, say, rotation{"certificate authority", k.Keys.CAPhase, k.Keys.RotateCA, k.CAGrace})
+	inUse := func() string { hash := k.Keys.CAHash(); return string(hash[:]) }
+	return k.rotate(ctx, say, rotation{"certificate authority", k.Keys.CAPhase, inUse, k.Keys.RotateCA, k.CAGrace})
 }
 
 // RotateGossipKey implements swarm.Keys.
 func (k keys) RotateGossipKey(ctx context.Context, say swarm.Progress) error {
-	return k.rotate(ctx, say, rotation{"gossip key", k.Keys.GossipPhase, k.Keys.RotateGossipKey, 0})
+	inUse := func() string { return string(k.Keys.GossipKeys()[0]) }
+	return k.rotate(ctx, say, rotation{"gossip key", k.Keys.GossipPhase, inUse, k.Keys.RotateGossipKey, 0})
 }
 
-// rotate goes through all phases that are left of a rotation, which may have been begun elsewhere.
+// rotate goes through all phases that are left of a rotation, which may have been begun elsewhere and go on there:
+// two who ask for one at the same time get one.
 func (k keys) rotate(ctx context.Context, say swarm.Progress, r rotation) error {
 	if away := k.away(); len(away) > 0 {
 		return r.stopped(swarm.Refused("not reached: %s. A node that misses the change of the %s could not come back: bring it back first, or remove it with psctl node rm",
 			strings.Join(away, ", "), r.what))
 	}
-	for begun := r.phase() != pki.Steady; ; begun = true {
+	joined, before := r.phase() != pki.Steady, r.inUse()
+	for {
 		// Whoever stopped in this phase, here or elsewhere, did so because a node had not come so far.
+		base := k.Keys.Bundle()
 		err := k.agreed(ctx, say, r)
-		if begun && r.phase() == pki.Steady {
+		if r.phase() == pki.Steady && (joined || r.inUse() != before) {
 			if err != nil { // every node uses the new key, so that none is lost
 				say("%s: replaced, though %v", r.what, err)
 				return nil
@@ -74,36 +81,45 @@ func (k keys) rotate(ctx context.Context, say swarm.Progress, r rotation) error 
 			err = k.wait(ctx, say, r)
 		}
 		if err == nil {
-			err = k.step(ctx, r)
+			err = k.step(ctx, base, r)
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, errOvertaken): // somebody else went on: look again how far it is
+		case err != nil:
 			return r.stopped(err)
+		default:
+			say("%s: every node is told (generation %d, next: %s)", r.what, k.Keys.Generation(), r.phase())
 		}
-		say("%s: every node is told (generation %d, next: %s)", r.what, k.Keys.Generation(), r.phase())
 	}
 }
 
 // wait lets the grace pass before the old key is dropped.
 func (k keys) wait(ctx context.Context, say swarm.Progress, r rotation) error {
+	changed := k.Keys.Changed()
 	if r.phase() != pki.Used || r.grace == 0 {
 		return nil
 	}
 	say("%s: the new one is in use; the old one is believed for %s more, until every pod knows", r.what, r.grace)
 	select {
 	case <-time.After(r.grace):
+	case <-changed:
+		return errOvertaken
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	return k.agreed(ctx, say, r) // nodes may have gone, and others been admitted
 }
 
-// step publishes the next phase.
-func (k keys) step(ctx context.Context, r rotation) error {
+// errOvertaken says that this node's keys are not those any more for which the next were meant.
+var errOvertaken = errors.New("somebody else changed the keys")
+
+// step publishes the phase after the one that has the keys of base.
+func (k keys) step(ctx context.Context, base []byte, r rotation) error {
 	bundle, err := r.next()
 	if err != nil {
 		return err
 	}
-	return k.publish(ctx, bundle)
+	return k.publish(ctx, base, bundle)
 }
 
 // stopped adds to the reason why a rotation ends early what that means, if it had begun.
@@ -125,10 +141,9 @@ func (k keys) away() []string {
 	return out
 }
 
-// publish makes a bundle, the successor of this node's keys, the swarm's and this node's. Keys there that are no
-// newer than this node's are in nobody's way: nodes put what they have there when they start.
-func (k keys) publish(ctx context.Context, bundle []byte) error {
-	generation := k.Keys.Generation()
+// publish makes a bundle, the successor of base, the swarm's and this node's. Keys there that are no newer than
+// this node's are in nobody's way: nodes put what they have there when they start.
+func (k keys) publish(ctx context.Context, base, bundle []byte) error {
 	for {
 		if err := k.Store.Barrier(ctx); err != nil {
 			return unavailable(err)
@@ -140,8 +155,8 @@ func (k keys) publish(ctx context.Context, bundle []byte) error {
 			}
 			w.Expect = there.ModRevision
 		}
-		if k.Keys.Generation() != generation {
-			return swarm.Refused("somebody else changes the keys at this moment: try again")
+		if !bytes.Equal(k.Keys.Bundle(), base) {
+			return errOvertaken
 		}
 		_, err := k.Store.Apply(ctx, w)
 		if errors.Is(err, state.ErrConflict) {
@@ -150,7 +165,8 @@ func (k keys) publish(ctx context.Context, bundle []byte) error {
 		if err != nil {
 			return unavailable(err)
 		}
-		if err := k.Keys.Update(bundle); err != nil {
+		// By now somebody may have gone on from there.
+		if err := k.Keys.Update(bundle); err != nil && !errors.Is(err, pki.ErrOlder) {
 			return err
 		}
 		return k.Peers.Gossip.SetKeys(k.Keys.GossipKeys())

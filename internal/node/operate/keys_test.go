@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -183,5 +185,44 @@ func TestNewcomerDuringRotation(t *testing.T) {
 		if err := k.RotateGossipKey(t.Context(), o.say); err != nil || k.Keys.Generation() != 4 {
 			t.Errorf("%v, generation %d, said %q", err, k.Keys.Generation(), o.said)
 		}
+	}
+}
+
+// Two who ask for a rotation at the same time get one, whenever the second comes.
+func TestTwoRotationsAtOnce(t *testing.T) {
+	o := operateOn(t, "n1", "n2")
+	quiet := func(string, ...any) {}
+	first, second := keys{o.configs[0], nodetest.Patience}, keys{o.configs[1], nodetest.Patience}
+	both := make(chan error, 2)
+	go func() { both <- first.RotateGossipKey(t.Context(), quiet) }()
+	go func() { both <- second.RotateGossipKey(t.Context(), quiet) }()
+	for range 2 {
+		if err := <-both; err != nil {
+			t.Error(err)
+		}
+	}
+	if g := first.Keys.Generation(); g != 4 {
+		t.Fatalf("generation %d after one rotation of the gossip key, want 4", g)
+	}
+
+	first.CAGrace, second.CAGrace = time.Second/10, 3*time.Second
+	joined := make(chan error, 1)
+	err := first.RotateCA(t.Context(), o.atLine("is believed for", func() {
+		waits, once := make(chan struct{}), sync.Once{}
+		go func() {
+			joined <- second.RotateCA(t.Context(), func(format string, args ...any) {
+				if strings.Contains(format, "is believed for") {
+					once.Do(func() { close(waits) })
+				}
+			})
+		}()
+		<-waits
+	}))
+	if err := errors.Join(err, <-joined); err != nil {
+		t.Error(err)
+	}
+	nodetest.Eventually(t, "both have the same keys", func() bool { return bytes.Equal(first.Keys.Bundle(), second.Keys.Bundle()) })
+	if g := first.Keys.Generation(); g != 7 || first.Keys.CAPhase() != pki.Steady {
+		t.Errorf("generation %d and phase %s after one rotation of each, want 7 and steady", g, first.Keys.CAPhase())
 	}
 }
