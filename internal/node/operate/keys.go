@@ -86,7 +86,9 @@ func (k keys) rotate(ctx context.Context, say swarm.Progress, r rotation) error 
 		switch {
 		case errors.Is(err, errOvertaken): // somebody else went on: look again how far it is
 		case err != nil:
-			return r.stopped(err)
+			err = r.stopped(err)
+			k.Log.Warn("a rotation of keys stopped", "err", err) // the client may not hear it
+			return err
 		default:
 			say("%s: every node is told (generation %d, next: %s)", r.what, k.Keys.Generation(), r.phase())
 		}
@@ -99,7 +101,7 @@ func (k keys) wait(ctx context.Context, say swarm.Progress, r rotation) error {
 	if r.phase() != pki.Used || r.grace == 0 {
 		return nil
 	}
-	say("%s: the new one is in use; the old one is believed for %s more, until every pod knows", r.what, r.grace)
+	say("%s: the new one is in use; the old one is believed for %s more, until every pod knows (if interrupted: run the same command again)", r.what, r.grace)
 	select {
 	case <-time.After(r.grace):
 	case <-changed:
@@ -124,6 +126,9 @@ func (k keys) step(ctx context.Context, base []byte, r rotation) error {
 
 // stopped adds to the reason why a rotation ends early what that means, if it had begun.
 func (r rotation) stopped(err error) error {
+	if errors.Is(err, context.Canceled) { // the client has gone, or this agent ends
+		err = swarm.Unavailable("interrupted")
+	}
 	if r.phase() == pki.Steady {
 		return err
 	}

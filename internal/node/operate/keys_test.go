@@ -226,3 +226,28 @@ func TestTwoRotationsAtOnce(t *testing.T) {
 		t.Errorf("generation %d and phase %s after one rotation of each, want 7 and steady", g, first.Keys.CAPhase())
 	}
 }
+
+// Who interrupts a rotation is told, and so is who asks for the status, until it is finished.
+func TestInterruptedRotation(t *testing.T) {
+	o := operateOn(t, "n1", "n2")
+	k := keys{o.configs[0], nodetest.Patience}
+	k.CAGrace = time.Hour
+	ctx, interrupt := context.WithCancel(t.Context())
+	err := k.RotateCA(ctx, o.atLine("if interrupted: run the same command again", interrupt))
+	wantError(t, err, "interrupted. The rotation of the certificate authority is unfinished, and the old one is believed as well as the new one: run the same command again")
+	health := func() string {
+		s, err := o.backends[1].Reader.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Health
+	}
+	if h := health(); !strings.HasPrefix(h, "healthy: ") || !strings.Contains(h, "unless podman-swarm rotate-ca runs, run it again") {
+		t.Errorf("health %q", h)
+	}
+	k.CAGrace = 0
+	if err := k.RotateCA(t.Context(), o.say); err != nil {
+		t.Error(err)
+	}
+	nodetest.Eventually(t, "the status tells of no rotation", func() bool { return !strings.Contains(health(), "rotate") })
+}

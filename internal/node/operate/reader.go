@@ -12,6 +12,7 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/control/liveness"
 	"github.com/podman-swarm/podman-swarm/internal/join"
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
+	"github.com/podman-swarm/podman-swarm/internal/pki"
 	"github.com/podman-swarm/podman-swarm/internal/state"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 	"github.com/podman-swarm/podman-swarm/internal/swarm"
@@ -42,6 +43,7 @@ func (r reader) Status(ctx context.Context) (swarm.Status, error) {
 			}
 		}
 	}
+	out.Health = out.Quorum.Words() + r.rotating()
 	view := r.Store.View()
 	for c, err := range machine.Conflicts(view) {
 		if err == nil && undone(view, c.ID).IsZero() && !r.derived.is(c) {
@@ -49,6 +51,18 @@ func (r reader) Status(ctx context.Context) (swarm.Status, error) {
 		}
 	}
 	return out, nil
+}
+
+// rotating tells of rotations that are under way: nobody may be there any more who finishes them.
+func (r reader) rotating() string {
+	var words string
+	if r.Keys.CAPhase() != pki.Steady {
+		words += "; the certificate authority is being replaced: unless podman-swarm rotate-ca runs, run it again"
+	}
+	if r.Keys.GossipPhase() != pki.Steady {
+		words += "; the gossip key is being replaced: unless podman-swarm rotate-gossip-key runs, run it again"
+	}
+	return words
 }
 
 // Members implements swarm.Reader.
