@@ -3,8 +3,6 @@ package state
 import (
 	"bytes"
 	"context"
-	crand "crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -84,19 +82,13 @@ func ReadExport(from io.Reader) (View, error) {
 	return m.View(), nil
 }
 
-func randomName(bytes int) string {
-	b := make([]byte, bytes)
-	_, _ = crand.Read(b) // never fails
-	return hex.EncodeToString(b)
-}
-
 // newMachine makes an empty machine of a lineage.
 func newMachine(cfg Config, id string) *machine.Machine {
 	return machine.New(machine.Config{Log: cfg.Log, Retain: cfg.Retain, Now: cfg.Lab.Now, Lineage: machine.Lineage{ID: id}})
 }
 
 // newServer names a replica of this node that has never been.
-func newServer(cfg Config) string { return lineage.ServerName(cfg.NodeID, randomName(4)) }
+func newServer(cfg Config) string { return lineage.ServerName(cfg.NodeID, home.RandomName(4)) }
 
 // self is this replica as the first voter of a lineage.
 func self(cfg Config, cur disk.Current) raft.Server {
@@ -111,7 +103,7 @@ const maxJump = 1 << 24
 
 // fork turns a machine's history into that of a new lineage.
 func fork(cfg Config, m *machine.Machine, shared machine.Point) (disk.Current, error) {
-	next := disk.Current{Lineage: randomName(8), Server: newServer(cfg)}
+	next := disk.Current{Lineage: home.RandomName(8), Server: newServer(cfg)}
 	o := machine.Fork{ID: next.Lineage, Born: hlc.At(cfg.Lab.Now()), Jump: 1 + rand.Uint64N(maxJump), Shared: shared}
 	err := m.Fork(o)
 	if errors.Is(err, machine.ErrExhausted) {

@@ -244,12 +244,9 @@ func (s *Store) runIn(st home.Stores, m *machine.Machine) (*engine.Engine, error
 }
 
 func (s *Store) pause(d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-s.ctx.Done():
-	}
+	ctx, cancel := context.WithTimeout(s.ctx, d)
+	defer cancel()
+	<-ctx.Done()
 }
 
 // replaced makes another instance the one that runs.

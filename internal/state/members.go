@@ -1,9 +1,7 @@
 package state
 
 import (
-	"context"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -57,15 +55,15 @@ func (s *Store) plan(in *engine.Engine, missing *map[raft.ServerID]time.Time) (*
 	now := time.Now()
 	own := raft.Server{ID: in.Self, Address: raftnet.Address(s.cfg.Addr, string(in.Self))}
 	alive := []raft.Server{own}
-	at := map[raft.ServerID]string{}
-	peers := s.peers()
-	again := s.forgetLeft(peers, now)
 	s.mu.Lock()
-	for _, p := range peers {
+	again := s.left.Forget(now, func(id raft.ServerID) bool {
+		_, told := s.where(string(id))
+		return told
+	})
+	for _, p := range s.peers() {
 		id := raft.ServerID(p.Standing.Server)
 		if _, left := s.left[id]; p.Name != s.cfg.NodeID && p.Standing.Lineage == in.Lineage() && !left && id != "" {
 			alive = append(alive, raft.Server{ID: id, Address: raftnet.Address(p.Addr, string(id))})
-			at[id] = p.Addr
 		}
 	}
 	s.mu.Unlock()
@@ -73,7 +71,7 @@ func (s *Store) plan(in *engine.Engine, missing *map[raft.ServerID]time.Time) (*
 	*missing = voters.Missing(*missing, conf, alive, now)
 	change, wait := voters.Plan(voters.View{
 		Config: conf, Self: own, Alive: alive, Missing: *missing,
-		Lag: func(id raft.ServerID) (uint64, bool) { return s.lag(in, at[id]) },
+		Lag: func(id raft.ServerID) (uint64, bool) { return s.lag(in, id) },
 	}, voters.Default(), now)
 	if wait == 0 || again > 0 && again < wait {
 		wait = again
@@ -81,31 +79,9 @@ func (s *Store) plan(in *engine.Engine, missing *map[raft.ServerID]time.Time) (*
 	return change, wait
 }
 
-// leftFor is how long what gossip tells of a replica may be older than its leaving.
-const leftFor = time.Minute
-
-// forgetLeft forgets who left as soon as gossip tells it too, and returns when to come again for the others;
-// 0: there are none. Who is told of after that has given up leaving, and runs on.
-func (s *Store) forgetLeft(peers []Peer, now time.Time) (again time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for id, at := range s.left {
-		told := slices.ContainsFunc(peers, func(p Peer) bool { return p.Standing.Server == string(id) })
-		rest := at.Add(leftFor).Sub(now)
-		if !told || rest <= 0 {
-			delete(s.left, id)
-		} else if again == 0 || rest < again {
-			again = rest
-		}
-	}
-	return again
-}
-
 // lag asks a replica how far it is behind; false: it is not ready for a vote.
-func (s *Store) lag(in *engine.Engine, addr string) (uint64, bool) {
-	ctx, cancel := context.WithTimeout(s.ctx, askTimeout)
-	defer cancel()
-	r, err := s.reach(ctx, addr, in.Lineage())
+func (s *Store) lag(in *engine.Engine, id raft.ServerID) (uint64, bool) {
+	r, err := s.reachOf(s.ctx, in, id)
 	if err != nil || !r.Eligible {
 		return math.MaxUint64, false
 	}

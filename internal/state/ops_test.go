@@ -14,6 +14,7 @@ import (
 
 	"github.com/podman-swarm/podman-swarm/internal/state/disk"
 	"github.com/podman-swarm/podman-swarm/internal/state/lineage"
+	"github.com/podman-swarm/podman-swarm/internal/state/voters"
 )
 
 func (c *sim) leader() int {
@@ -144,7 +145,7 @@ func TestLeaveThatIsGivenUp(t *testing.T) {
 			if s.Leave(ctx) == nil {
 				return
 			}
-			elapse(leftFor + 5*time.Second)
+			elapse(voters.LeftFor + 5*time.Second)
 			c.steady(3)
 			c.write(c.leader(), "/after", "x", 10*time.Second)
 			c.equal()

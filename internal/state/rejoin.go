@@ -36,9 +36,7 @@ func (s *Store) rejoin(in *engine.Engine, v lineage.Verdict) (acted bool, err er
 	if _, index, err := in.Stores.Last(); err != nil {
 		return false, err
 	} else if index == 0 { // it never held anything
-		if err := in.Leave(); err != nil {
-			s.log.Debug("stop raft", "err", err)
-		}
+		s.hangUp(in)
 		return true, s.move(in, next)
 	}
 	winner, err := s.meet(in, v.Winner)
@@ -49,9 +47,7 @@ func (s *Store) rejoin(in *engine.Engine, v lineage.Verdict) (acted bool, err er
 		return false, machine.ErrUnrelated
 	}
 	s.log.Warn("this replica joins another lineage", "lineage", in.Lineage(), "joins", v.Winner, "leader", v.Leader.Name)
-	if err := in.Leave(); err != nil {
-		s.log.Debug("stop raft", "err", err)
-	}
+	s.hangUp(in)
 	reach, err := s.handOver(in, winner)
 	if err != nil {
 		s.restart(in)

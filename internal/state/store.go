@@ -21,6 +21,7 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/state/raftnet"
 	"github.com/podman-swarm/podman-swarm/internal/state/share"
 	"github.com/podman-swarm/podman-swarm/internal/state/space"
+	"github.com/podman-swarm/podman-swarm/internal/state/voters"
 )
 
 // Config says how to open a Store.
@@ -107,7 +108,7 @@ type Store struct {
 	told    Standing // what peers know of this replica
 
 	mu   sync.Mutex
-	left map[raft.ServerID]time.Time // asked this leader to be taken out, and when
+	left voters.Left // asked this leader to be taken out, and when
 
 	ctx    context.Context // ends with Close; for the store's own goroutines only
 	cancel context.CancelFunc
@@ -122,7 +123,7 @@ type Store struct {
 // of a newer version are errors.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	cfg = cfg.withDefaults()
-	s := &Store{cfg: cfg, log: cfg.Log, left: map[raft.ServerID]time.Time{}}
+	s := &Store{cfg: cfg, log: cfg.Log, left: voters.Left{}}
 	s.space.Dir, s.space.Min = cfg.Dir, cfg.MinFree
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.barrier.Do, s.barrier.Closed = s.barrierRound, ErrClosed
@@ -181,7 +182,7 @@ func (s *Store) found(join string) (home.Stores, error) {
 	if join != "" {
 		return s.home.Begin(next, func(home.Stores) error { return nil })
 	}
-	next.Lineage = randomName(8)
+	next.Lineage = home.RandomName(8)
 	m := machine.New(machine.Config{
 		Log: s.log, Retain: s.cfg.Retain, Now: s.cfg.Lab.Now, Lineage: machine.Lineage{ID: next.Lineage, Born: hlc.At(s.cfg.Lab.Now())},
 	})

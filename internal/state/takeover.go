@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/podman-swarm/podman-swarm/internal/state/call"
 	"github.com/podman-swarm/podman-swarm/internal/state/engine"
 	"github.com/podman-swarm/podman-swarm/internal/state/home"
@@ -27,9 +29,7 @@ func (s *Store) takeOver(in *engine.Engine, v lineage.View) (acted bool, err err
 	s.log.Warn("most of the voters are gone: this replica goes on without them", "lineage", in.Lineage(),
 		"voters", v.Voters, "revision", in.Machine.Revision())
 	began := time.Now()
-	if err := in.Leave(); err != nil {
-		s.log.Debug("stop raft", "err", err)
-	}
+	s.hangUp(in)
 	next, err := s.fork(in)
 	if err != nil {
 		s.restart(in)
@@ -109,4 +109,15 @@ func (s *Store) reach(ctx context.Context, addr, of string) (call.Reach, error) 
 		return call.Reach{}, err
 	}
 	return call.DecodeReach(a.Body)
+}
+
+// reachOf asks the replica of a name, wherever it is now.
+func (s *Store) reachOf(ctx context.Context, in *engine.Engine, id raft.ServerID) (call.Reach, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	addr, ok := s.where(string(id))
+	if !ok {
+		return call.Reach{}, errRetry
+	}
+	return s.reach(ctx, addr, in.Lineage())
 }

@@ -2,6 +2,8 @@ package home
 
 import (
 	"bytes"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -237,4 +239,11 @@ func OnlyVoter(c raft.Configuration, id raft.ServerID) bool {
 		}
 	}
 	return voters == 1 && mine
+}
+
+// RandomName returns a name that nothing else has.
+func RandomName(bytes int) string {
+	b := make([]byte, bytes)
+	_, _ = rand.Read(b) // never fails
+	return hex.EncodeToString(b)
 }
