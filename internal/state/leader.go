@@ -1,6 +1,7 @@
 package state
 
 import (
+	"context"
 	"math"
 	"time"
 
@@ -19,6 +20,9 @@ func (s *Store) lead() {
 		wait := time.Duration(math.MaxInt64)
 		if in.Leads() {
 			wait = s.expire(in)
+		} else if err := in.Unfit(); err != nil {
+			wait = time.Second
+			in.Yield(s.ctx, wait, s.fit(in, err))
 		}
 		timer.Reset(wait)
 		select {
@@ -28,6 +32,18 @@ func (s *Store) lead() {
 		case <-s.ctx.Done():
 			return
 		}
+	}
+}
+
+// fit tells of voters whether they could lead where this replica cannot.
+func (s *Store) fit(in *engine.Engine, why error) func(context.Context, raft.ServerID) bool {
+	return func(ctx context.Context, id raft.ServerID) bool {
+		r, err := s.reachOf(ctx, in, id)
+		if err != nil || !r.Eligible {
+			return false
+		}
+		s.log.Warn("this replica cannot lead and hands over", "to", id, "why", why)
+		return true
 	}
 }
 

@@ -2,10 +2,14 @@ package state
 
 import (
 	"context"
+	"math"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/machine"
+	"github.com/podman-swarm/podman-swarm/internal/state/raftnet"
 )
 
 // A leader hands over to one that is cut off at that moment, loses its office, and is elected again while
@@ -40,4 +44,55 @@ func TestALeaderAgainServesWhileItsHandOverHangs(t *testing.T) {
 	if elected == 0 {
 		t.Error("no leader was elected again")
 	}
+}
+
+// stick lets a replica's state machine stop, as at an entry that a newer version wrote.
+func (c *sim) stick(i int) {
+	m := c.nodes[name(i)].get().instance().Machine
+	entry := (&machine.Command{Key: "/newer", Expect: Any}).Encode()
+	entry[0] = math.MaxUint8
+	m.ApplyBatch([]*raft.Log{{Index: m.Applied() + 1, Type: raft.LogCommand, Data: entry}})
+}
+
+// A replica that cannot read the log does not lead: it leaves that to one that can, if there is one.
+func TestWhoCannotReadTheLogDoesNotLead(t *testing.T) {
+	simulate(t, false, func(c *sim) {
+		c.first(3)
+		c.load(20, 0, 1, 2)
+		l := c.leader()
+		c.stick((l + 1) % 3)
+		to := c.nodes[name((l+1)%3)].get()
+		give := func(from *Store) {
+			in := from.instance()
+			err := in.Await(c.t.Context(), func() raft.Future {
+				return in.Raft.LeadershipTransferToServer(to.instance().Self, raftnet.Address(to.cfg.Addr, string(to.instance().Self)))
+			})
+			if err != nil {
+				c.t.Fatal(err)
+			}
+		}
+		give(c.nodes[name(l)].get())
+		c.within(5*time.Second, "another leads", func() bool {
+			_, id := to.instance().Raft.LeaderWithID()
+			return id != "" && id != to.instance().Self
+		})
+		if st := to.Status(); st.Stuck == nil || st.Leads {
+			c.t.Errorf("status %+v", st)
+		}
+		c.write(c.leader(), "/after", "x", 5*time.Second)
+		l = c.leader()
+		for i := range 3 {
+			if i != l {
+				c.stick(i)
+			}
+		}
+		c.stick(l)
+		give(c.nodes[name(l)].get())
+		elapse(time.Second)
+		term := to.instance().Raft.CurrentTerm()
+		elapse(10 * time.Minute)
+		if now := to.instance().Raft.CurrentTerm(); now != term {
+			c.t.Errorf("none can lead, and there were %d elections", now-term)
+		}
+	})
 }

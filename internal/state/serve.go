@@ -66,10 +66,10 @@ func (s *Store) answer(ctx context.Context, q call.Request) (call.Answer, error)
 }
 
 // position says how far the log reaches. Who could still go back to another lineage, or has not
-// got all that came before it was taken in, is in no position to go on alone or to vote.
+// got all that came before it was taken in, or cannot read it, is in no position to go on alone or to vote.
 func (s *Store) position(in *engine.Engine) (call.Answer, error) {
 	term, index, err := in.Stores.Last()
-	r := call.Reach{Eligible: in.Member() && !in.Moving(), Term: term, Index: index}
+	r := call.Reach{Eligible: in.Member() && !in.Moving() && in.Machine.Stuck() == nil, Term: term, Index: index}
 	return call.Answer{Body: r.Encode()}, err
 }
 

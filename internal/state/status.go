@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -35,12 +34,7 @@ func (s *Store) Ready(ctx context.Context) error {
 		case !errors.Is(err, ErrNoLeader):
 			s.log.Debug("not ready yet", "err", err)
 		}
-		again := time.NewTimer(retryEvery) // some errors come at once
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-		}
-		again.Stop()
+		s.pause(retryEvery) // some errors come at once
 	}
 	return nil
 }
@@ -52,7 +46,9 @@ type Status struct {
 	Leads   bool
 	Leader  string // the leader's name; empty: nobody leads
 	// Joining says that what is read is of another lineage until this replica has caught up.
-	Joining     bool
+	Joining bool
+	// Stuck is why nothing is applied here any more: there is an entry that a newer version wrote.
+	Stuck       error
 	Revision    uint64
 	Term, Index uint64
 	Replicas    []Replica
@@ -72,6 +68,7 @@ func (s *Store) Status() Status {
 		Lineage: in.Machine.Lineage(), Server: string(in.Self), Leads: in.Leads(), Leader: string(leader),
 		Joining: in.Moving() || in.Machine != s.machine(), Revision: s.Revision(), Term: in.Raft.CurrentTerm(), Index: in.Raft.LastIndex(),
 	}
+	out.Stuck = in.Machine.Stuck()
 	out.Lineage.ID = in.Lineage() // also before this replica has heard of it from others
 	for _, m := range in.Members().Servers {
 		addr, _ := raftnet.Split(m.Address)

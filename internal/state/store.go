@@ -320,11 +320,16 @@ func (s *Store) WaitRevision(ctx context.Context, rev uint64) error {
 func (s *Store) housekeep() {
 	timer := time.NewTimer(s.cfg.Retain.Age)
 	defer timer.Stop()
+	warned := false
 	for {
 		select {
 		case <-s.ctx.Done():
 			return
 		case <-timer.C:
+		}
+		if err := s.instance().Machine.Stuck(); err != nil && !warned {
+			s.log.Warn("this replica's state stands still until this node is upgraded", "err", err)
+			warned = true
 		}
 		wait := s.cfg.Retain.Age
 		if next := s.machine().Age(); !next.IsZero() {

@@ -23,6 +23,9 @@ const askTimeout = time.Second
 // takeOver goes on without the majority, if no other survivor knows more: this replica begins a
 // lineage with all that is in its log, alone; the others join it.
 func (s *Store) takeOver(in *engine.Engine, v lineage.View) (acted bool, err error) {
+	if err := in.Machine.Stuck(); err != nil {
+		return false, fmt.Errorf("take over: %w", err) // there is more, which it cannot read
+	}
 	if ahead, err := s.ahead(in, v.Peers); err != nil || !ahead {
 		return false, err
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -70,27 +71,18 @@ func (c *confirmations) majority(members raft.Configuration, self raft.ServerID,
 	return yes > voters/2
 }
 
-// heir is the voter that has followed in a term most recently, at since or later.
-func (c *confirmations) heir(members raft.Configuration, self raft.ServerID, term uint64, since time.Time) (heir raft.Server, ok bool) {
+// heirs are the voters that have followed in a term at since or later, the most recent one first.
+func (c *confirmations) heirs(members raft.Configuration, self raft.ServerID, term uint64, since time.Time) []raft.Server {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	var out []raft.Server
 	for _, s := range members.Servers {
-		last := c.last[s.ID]
-		if s.Suffrage == raft.Voter && s.ID != self && last.since(term, since) {
-			heir, ok, since = s, true, last.sent
+		if s.Suffrage == raft.Voter && s.ID != self && c.last[s.ID].since(term, since) {
+			out = append(out, s)
 		}
 	}
-	return heir, ok
-}
-
-// HandOver gives leadership to the voter that was heard last, if there is one that was heard lately. Raft
-// chooses by the log alone: a dead voter too, for which it waits.
-func (in *Engine) HandOver(ctx context.Context) error {
-	heir, ok := in.confirmed.heir(in.Members(), in.Self, in.ready.Load(), time.Now().Add(-lease))
-	if !in.Leads() || !ok {
-		return nil
-	}
-	return in.Await(ctx, func() raft.Future { return in.Raft.LeadershipTransferToServer(heir.ID, heir.Address) })
+	slices.SortFunc(out, func(a, b raft.Server) int { return c.last[b.ID].sent.Compare(c.last[a.ID].sent) })
+	return out
 }
 
 // Confirm returns once this replica is known to have led after the call began: most voters have followed

@@ -48,6 +48,9 @@ type Engine struct {
 	nudge     chan struct{} // wakes the teller
 	wg        sync.WaitGroup
 
+	yielding sync.Mutex
+	stay     time.Time // until then leadership is not handed over again
+
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change of leadership
 	busy    int           // futures of Raft that are not answered yet

@@ -32,6 +32,11 @@ func (in *Engine) settle() {
 	if in.Raft.CurrentTerm() != term {
 		return // the entry is of a later term, which has a settle of its own
 	}
+	// All that was committed before is applied now. Who could not read it must not lead; see Unfit.
+	if in.Machine.Stuck() != nil {
+		in.Broadcast()
+		return
+	}
 	for old := in.ready.Load(); old < term && !in.ready.CompareAndSwap(old, term); old = in.ready.Load() {
 	}
 	in.Broadcast()
@@ -58,4 +63,59 @@ func (in *Engine) WaitLeader(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// Unfit is why Raft leads here, but this replica does not: there is an entry that it cannot read; nil: it
+// does, or others do.
+func (in *Engine) Unfit() error {
+	if in.Raft.State() != raft.Leader {
+		return nil
+	}
+	return in.Machine.Stuck()
+}
+
+// HandOver gives leadership to the voter that was heard last, if there is one that was heard lately. Raft
+// chooses by the log alone: a dead voter too, for which it waits.
+func (in *Engine) HandOver(ctx context.Context) error {
+	heirs := in.heirs()
+	if len(heirs) == 0 {
+		return nil
+	}
+	return in.handOver(ctx, heirs[0])
+}
+
+func (in *Engine) handOver(ctx context.Context, to raft.Server) error {
+	return in.Await(ctx, func() raft.Future { return in.Raft.LeadershipTransferToServer(to.ID, to.Address) })
+}
+
+// heirs are those that could lead instead of this replica, which does; the best first.
+func (in *Engine) heirs() []raft.Server {
+	term := in.Raft.CurrentTerm()
+	if in.Raft.State() != raft.Leader {
+		return nil
+	}
+	return in.confirmed.heirs(in.Members(), in.Self, term, time.Now().Add(-lease))
+}
+
+// yieldAgain is when to look again after nobody was fit to lead.
+const yieldAgain = 2 * time.Second
+
+// Yield gives leadership to a voter that is fit to lead, because this replica is not, and reports whether
+// that is done, or is being done. It is not done again within a time.
+func (in *Engine) Yield(ctx context.Context, within time.Duration, fit func(context.Context, raft.ServerID) bool) bool {
+	if !in.yielding.TryLock() {
+		return true
+	}
+	defer in.yielding.Unlock()
+	if time.Now().Before(in.stay) {
+		return false
+	}
+	in.stay = time.Now().Add(yieldAgain)
+	for _, heir := range in.heirs() {
+		if fit(ctx, heir.ID) && in.handOver(ctx, heir) == nil {
+			in.stay = time.Now().Add(within)
+			return true
+		}
+	}
+	return false
 }
