@@ -53,7 +53,8 @@ func (w Write) validate() error {
 }
 
 // atLeader calls here when this replica leads, there when another does, and again after errRetry
-// and changes of leadership. When nobody leads, hopeless says why waiting does not help; nil: it may.
+// and changes of leadership. When nobody leads, hopeless says why: an only replica need not
+// wait then.
 func (s *Store) atLeader(ctx context.Context, hopeless func() error, here func(context.Context, *engine.Engine) error,
 	there func(ctx context.Context, in *engine.Engine, leader string) error,
 ) error {
@@ -70,7 +71,7 @@ func (s *Store) atLeader(ctx context.Context, hopeless func() error, here func(c
 			err = here(ctx, in)
 		} else if addr, ok := s.leader(in); ok {
 			err = there(ctx, in, addr)
-		} else if why := hopeless(); why != nil {
+		} else if why := hopeless(); why != nil && in.Alone() {
 			return why
 		}
 		if !errors.Is(err, errRetry) {
@@ -99,7 +100,7 @@ func (s *Store) atLeader(ctx context.Context, hopeless func() error, here func(c
 
 // propose puts the write into the log of this replica, which leads.
 func (s *Store) propose(ctx context.Context, in *engine.Engine, w Write) (Result, error) {
-	if err := s.space.Check(); err != nil {
+	if err := s.room(ctx, in); err != nil {
 		return Result{}, err
 	}
 	in.Begin()

@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"errors"
 	"math"
 	"time"
 
@@ -35,11 +36,24 @@ func (s *Store) lead() {
 	}
 }
 
+// yieldEvery bounds how often leadership goes round between disks that are nearly full.
+const yieldEvery = time.Minute
+
+// room makes sure that the leader's disk has room. When it has none while another voter's has, that one is
+// to lead: one full disk of many stops no writes.
+func (s *Store) room(ctx context.Context, in *engine.Engine) error {
+	err := s.space.Check()
+	if err != nil && in.Yield(ctx, yieldEvery, s.fit(in, err)) {
+		return errRetry
+	}
+	return err
+}
+
 // fit tells of voters whether they could lead where this replica cannot.
 func (s *Store) fit(in *engine.Engine, why error) func(context.Context, raft.ServerID) bool {
 	return func(ctx context.Context, id raft.ServerID) bool {
 		r, err := s.reachOf(ctx, in, id)
-		if err != nil || !r.Eligible {
+		if err != nil || !r.Eligible || r.Full && errors.Is(why, ErrNoSpace) {
 			return false
 		}
 		s.log.Warn("this replica cannot lead and hands over", "to", id, "why", why)

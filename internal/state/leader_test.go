@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"errors"
 	"math"
 	"testing"
 	"time"
@@ -94,5 +95,43 @@ func TestWhoCannotReadTheLogDoesNotLead(t *testing.T) {
 		if now := to.instance().Raft.CurrentTerm(); now != term {
 			c.t.Errorf("none can lead, and there were %d elections", now-term)
 		}
+	})
+}
+
+// The leader's disk is nearly full, another's is not: that one is to lead, and no write fails.
+func TestLeaderWithoutRoomLeavesItToOneThatHasSome(t *testing.T) {
+	simulate(t, true, func(c *sim) {
+		c.first(3)
+		c.load(20, 0, 1, 2)
+		l := c.leader()
+		for _, i := range []int{l, (l + 1) % 3} {
+			c.nodes[name(i)].get().space.Min = math.MaxUint64
+		}
+		if err := c.try(c.t.Context(), l, "/through/the/old/leader", "x"); err != nil {
+			c.t.Error(err)
+		}
+		if got, want := c.leader(), (l+2)%3; got != want {
+			c.t.Errorf("n%d leads, n%d has room", got, want)
+		}
+		c.load(20, 0, 1, 2)
+		// When all are full, leading goes round no more.
+		s := c.nodes[name((l+2)%3)].get()
+		s.space.Min = math.MaxUint64
+		term := s.instance().Raft.CurrentTerm()
+		for range 600 {
+			if _, err := s.Apply(c.t.Context(), Write{Key: "/full", Expect: Any}); !errors.Is(err, ErrNoSpace) {
+				c.t.Fatalf("all disks are full: %v, want ErrNoSpace", err)
+			}
+			elapse(time.Second)
+		}
+		if now := s.instance().Raft.CurrentTerm(); now != term {
+			c.t.Errorf("%d elections", now-term)
+		}
+		for i := range 3 {
+			c.nodes[name(i)].get().space.Min = 1
+		}
+		elapse(time.Second)
+		c.load(3, 0, 1, 2)
+		c.equal()
 	})
 }

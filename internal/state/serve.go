@@ -69,7 +69,7 @@ func (s *Store) answer(ctx context.Context, q call.Request) (call.Answer, error)
 // got all that came before it was taken in, or cannot read it, is in no position to go on alone or to vote.
 func (s *Store) position(in *engine.Engine) (call.Answer, error) {
 	term, index, err := in.Stores.Last()
-	r := call.Reach{Eligible: in.Member() && !in.Moving() && in.Machine.Stuck() == nil, Term: term, Index: index}
+	r := call.Reach{Eligible: in.Member() && !in.Moving() && in.Machine.Stuck() == nil, Full: s.space.Check() != nil, Term: term, Index: index}
 	return call.Answer{Body: r.Encode()}, err
 }
 
@@ -133,7 +133,7 @@ func (s *Store) serveMerge(ctx context.Context, in *engine.Engine, body []byte) 
 	if err != nil {
 		return call.Answer{}, err
 	}
-	if err := s.space.Check(); err != nil {
+	if err := s.room(ctx, in); err != nil {
 		return call.Answer{}, err
 	}
 	s.turns.Take(m.From.ID, server, time.Now())

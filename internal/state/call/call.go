@@ -103,14 +103,23 @@ func DecodeAnswer(b []byte) (Answer, error) {
 // Reach is the answer to Position.
 type Reach struct {
 	Eligible    bool // it holds a history that could go on with it
+	Full        bool // its disk has no room for writes
 	Term, Index uint64
 }
+
+const (
+	eligible = 1 << iota
+	full
+)
 
 // Encode returns the bytes of an answer's body.
 func (s Reach) Encode() []byte {
 	b := []byte{0}
 	if s.Eligible {
-		b[0] = 1
+		b[0] = eligible
+	}
+	if s.Full {
+		b[0] |= full // then former versions do not take it for eligible
 	}
 	return binary.AppendUvarint(binary.AppendUvarint(b, s.Term), s.Index)
 }
@@ -121,7 +130,7 @@ func DecodeReach(b []byte) (Reach, error) {
 		return Reach{}, ErrMalformed
 	}
 	r := codec.Reader{B: b[1:]}
-	s := Reach{Eligible: b[0] == 1, Term: r.Uvarint(), Index: r.Uvarint()}
+	s := Reach{Eligible: b[0]&eligible != 0, Full: b[0]&full != 0, Term: r.Uvarint(), Index: r.Uvarint()}
 	if r.Bad || len(r.B) > 0 {
 		return Reach{}, ErrMalformed
 	}

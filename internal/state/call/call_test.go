@@ -25,7 +25,7 @@ func TestCodecs(t *testing.T) {
 		if err != nil || back.Status != a.Status || back.Revision != a.Revision || !bytes.Equal(back.Body, body) {
 			t.Fatalf("got %+v, %v; want %+v", back, err, a)
 		}
-		s := call.Reach{Eligible: rapid.Bool().Draw(t, "eligible"), Term: rapid.Uint64().Draw(t, "term"), Index: 7}
+		s := call.Reach{Eligible: rapid.Bool().Draw(t, "eligible"), Full: rapid.Bool().Draw(t, "full"), Term: rapid.Uint64().Draw(t, "term"), Index: 7}
 		if got, err := call.DecodeReach(s.Encode()); err != nil || got != s {
 			t.Fatalf("got %+v, %v; want %+v", got, err, s)
 		}
