@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/podman-swarm/podman-swarm/internal/state/call"
 	"github.com/podman-swarm/podman-swarm/internal/state/disk"
 	"github.com/podman-swarm/podman-swarm/internal/state/engine"
 	"github.com/podman-swarm/podman-swarm/internal/state/home"
@@ -273,7 +272,6 @@ func (s *Store) arrive(in *engine.Engine) {
 
 // show makes the instance's machine the one that is read.
 func (s *Store) show(in *engine.Engine) {
-	s.enough = 0
 	if old := s.shown.Swap(in.Machine); old != in.Machine {
 		old.Retire()
 	}
@@ -309,7 +307,10 @@ func (s *Store) replace(ctx context.Context, damaged error) (home.Stores, error)
 	for {
 		changed := s.peersChanged()
 		p, ok := lineage.Best(s.peers(), s.cfg.NodeID)
-		if ok && s.shows(ctx, p) {
+		if ok {
+			if err := s.rescue(p); err != nil {
+				return home.Stores{}, errors.Join(damaged, err)
+			}
 			aside, err := s.home.SetAside(time.Now(), p.Standing.Lineage)
 			if err != nil {
 				return home.Stores{}, errors.Join(damaged, fmt.Errorf("set the damaged state aside: %w", err))
@@ -326,16 +327,19 @@ func (s *Store) replace(ctx context.Context, damaged error) (home.Stores, error)
 	}
 }
 
-// shows makes sure that what is read will be the copy of a peer's state. What is shown until then may be of
-// another lineage, with revisions that the peer's reaches in years.
-func (s *Store) shows(ctx context.Context, p Peer) bool {
+// rescue hands over to another lineage what only the memory of a replica holds whose files are damaged: all
+// that it knows to be committed. Later writes, if there are any, are on a majority of the voters.
+func (s *Store) rescue(p Peer) error {
 	in := s.instance()
 	if in == nil || in.Lineage() == p.Standing.Lineage {
-		return true
+		return nil
 	}
-	a, err := s.call(ctx, p.Addr, call.Request{Kind: call.Barrier, Lineage: p.Standing.Lineage, Body: []byte{0}})
-	s.enough = a.Revision
-	return err == nil
+	winner, err := s.meet(in, p.Standing.Lineage)
+	if err != nil {
+		return err
+	}
+	_, err = s.handOver(in, winner, home.Copy)
+	return err
 }
 
 // peersTimeout is how long a damaged replica looks for peers that hold the state.

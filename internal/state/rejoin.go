@@ -43,12 +43,9 @@ func (s *Store) rejoin(in *engine.Engine, v lineage.Verdict) (acted bool, err er
 	if err != nil {
 		return false, err
 	}
-	if _, ok := ancestry.Since(winner, in.Machine.Lineage()); !ok {
-		return false, machine.ErrUnrelated
-	}
 	s.log.Warn("this replica joins another lineage", "lineage", in.Lineage(), "joins", v.Winner, "leader", v.Leader.Name)
 	s.hangUp(in)
-	reach, err := s.handOver(in, winner)
+	reach, err := s.handOver(in, winner, in.Stores.Whole)
 	if err != nil {
 		s.restart(in)
 		return true, err
@@ -97,7 +94,7 @@ func (s *Store) retreat(in *engine.Engine) (bool, error) {
 	return true, err
 }
 
-// meet asks for this replica's turn to hand over, and returns the lineage of the winner.
+// meet asks for this replica's turn to hand over, and returns the lineage of the winner, a related one.
 func (s *Store) meet(in *engine.Engine, to string) (machine.Lineage, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, turnTimeout)
 	defer cancel()
@@ -106,15 +103,19 @@ func (s *Store) meet(in *engine.Engine, to string) (machine.Lineage, error) {
 	if err != nil {
 		return machine.Lineage{}, err
 	}
-	return ancestry.DecodeLineage(a.Body)
+	winner, err := ancestry.DecodeLineage(a.Body)
+	if _, ok := ancestry.Since(winner, in.Machine.Lineage()); err == nil && !ok {
+		err = machine.ErrUnrelated
+	}
+	return winner, err
 }
 
 // handOver sends everything that a lineage does not have to its leader, and returns the revision at
 // which it has all of it. Doing it again does no harm.
-func (s *Store) handOver(in *engine.Engine, to machine.Lineage) (reach uint64, err error) {
+func (s *Store) handOver(in *engine.Engine, to machine.Lineage, whole func(of, into *machine.Machine) error) (reach uint64, err error) {
 	settled := in.Machine.Point()
 	m := newMachine(s.cfg, in.Lineage())
-	if err := in.Stores.Whole(in.Machine, m); err != nil {
+	if err := whole(in.Machine, m); err != nil {
 		return 0, err
 	}
 	since, _ := ancestry.Since(to, m.Lineage()) // they are related

@@ -102,8 +102,6 @@ type Store struct {
 
 	damaged atomic.Bool // no instance runs until this replica is made anew
 
-	enough uint64 // what a replica made anew in another lineage is read from, if not the revision shown
-
 	telling sync.Mutex
 	told    Standing // what peers know of this replica
 
@@ -227,11 +225,7 @@ func (s *Store) run(st home.Stores, m *machine.Machine, trans *raftnet.Transport
 		c.Reach = st.Current.Former.Reach
 	}
 	if shown := s.machine(); shown != m {
-		least := shown.Revision()
-		if s.enough > 0 {
-			least = min(least, s.enough)
-		}
-		c.Reach = max(c.Reach, least)
+		c.Reach = max(c.Reach, shown.Revision())
 	}
 	return engine.Run(s.ctx, c)
 }

@@ -202,14 +202,19 @@ func (st Stores) Whole(of, into *machine.Machine) error {
 	if len(snaps) > 0 && snaps[0].Index > of.Applied() { // it did not get that one any more
 		return st.restoreAll(into)
 	}
+	if err := Copy(of, into); err != nil {
+		return err
+	}
+	return st.replay(into, of.Applied())
+}
+
+// Copy makes an empty machine a copy of another.
+func Copy(of, into *machine.Machine) error {
 	var b bytes.Buffer
 	if err := Dump(of, &b); err != nil {
 		return err
 	}
-	if err := into.Restore(io.NopCloser(&b)); err != nil {
-		return err
-	}
-	return st.replay(into, of.Applied())
+	return into.Restore(io.NopCloser(&b))
 }
 
 // sink makes any writer one that snapshots are written to.
