@@ -11,7 +11,7 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/apiserver"
 	"github.com/podman-swarm/podman-swarm/internal/control"
 	"github.com/podman-swarm/podman-swarm/internal/node/lead"
-	"github.com/podman-swarm/podman-swarm/internal/node/operate"
+	"github.com/podman-swarm/podman-swarm/internal/node/operate/overwrite"
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
 	"github.com/podman-swarm/podman-swarm/internal/node/predecessor"
 	"github.com/podman-swarm/podman-swarm/internal/node/sight"
@@ -46,7 +46,7 @@ func (d deciders) run(ctx context.Context) error {
 		parts.Go(func() error { return lead.Again(ctx, log, part, control.ErrStillRunning, run) })
 	}
 	parts.Go(func() error { // begins anew by itself
-		return operate.Announce(ctx, operate.Config{Node: d.c.host.cfg.NodeName, Store: d.c.store, Client: client, Log: log})
+		return overwrite.Announce(ctx, overwrite.Config{Node: d.c.host.cfg.NodeName, Store: d.c.store, Client: client, Log: log})
 	})
 	return parts.Wait()
 }

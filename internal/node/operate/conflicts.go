@@ -3,15 +3,10 @@ package operate
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/meta"
-
-	"github.com/podman-swarm/podman-swarm/internal/hlc"
-	"github.com/podman-swarm/podman-swarm/internal/node/stored"
+	"github.com/podman-swarm/podman-swarm/internal/node/operate/overwrite"
 	"github.com/podman-swarm/podman-swarm/internal/state"
 	"github.com/podman-swarm/podman-swarm/internal/state/journal"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
@@ -21,7 +16,7 @@ import (
 // conflicts is the journal of what merges overwrote.
 type conflicts struct {
 	store   *state.Store
-	derived *derivable
+	derived *overwrite.Derived
 }
 
 // List implements swarm.Conflicts.
@@ -34,8 +29,8 @@ func (c conflicts) List(ctx context.Context) ([]swarm.Conflict, error) {
 		if err != nil {
 			return nil, err
 		}
-		shown := describe(entry)
-		shown.Undone, shown.Derived = undone(view, entry.ID), c.derived.is(entry)
+		shown := overwrite.Describe(entry)
+		shown.Undone, shown.Derived = undone(view, entry.ID), c.derived.Is(entry)
 		shown.Kept.Value, shown.Overwritten.Value = nil, nil
 		out = append(out, shown)
 	}
@@ -55,8 +50,8 @@ func (c conflicts) Get(ctx context.Context, id string) (swarm.Conflict, error) {
 	if err != nil {
 		return swarm.Conflict{}, err
 	}
-	shown := describe(entry)
-	shown.Undone, shown.Derived = undone(view, id), c.derived.is(entry)
+	shown := overwrite.Describe(entry)
+	shown.Undone, shown.Derived = undone(view, id), c.derived.Is(entry)
 	return shown, nil
 }
 
@@ -125,60 +120,4 @@ func isKept(c *journal.Conflict, current *state.Entry) bool {
 		return current == nil && c.Kept.Deleted
 	}
 	return bytes.Equal(current.Value, c.Kept.Value)
-}
-
-func describe(c *journal.Conflict) swarm.Conflict {
-	out := swarm.Conflict{
-		ID: c.ID, Key: c.Key, Time: time.Unix(c.At, 0).UTC(),
-		Kept: version(c.Kept), Overwritten: version(c.Lost),
-	}
-	out.Resource, out.Namespace, out.Name = fromKey(c.Key)
-	// Objects know better than keys whether they have a namespace.
-	for _, side := range []journal.Side{c.Kept, c.Lost} {
-		if obj := stored.Object(side.Value); obj != nil {
-			if m, err := meta.Accessor(obj); err == nil {
-				out.Namespace, out.Name = m.GetNamespace(), m.GetName()
-				break
-			}
-		}
-	}
-	return out
-}
-
-func version(s journal.Side) swarm.Version {
-	v := swarm.Version{Written: hlc.Stamp.Time(s.Stamp).UTC(), Lineage: s.Lineage, Deleted: s.Deleted}
-	if s.Deleted {
-		return v
-	}
-	if obj := stored.Object(s.Value); obj != nil {
-		if text, err := json.Marshal(obj); err == nil {
-			v.Value = &swarm.Value{Object: text}
-			return v
-		}
-	}
-	v.Value = &swarm.Value{Raw: s.Value}
-	return v
-}
-
-// renamed are the resources whose keys begin with something else, upstream's oldest.
-func renamed() *strings.Replacer {
-	return strings.NewReplacer("/minions/", "/nodes/", "/services/specs/", "/services/", "/services/endpoints/", "/endpoints/")
-}
-
-// fromKey reads what a key tells: /RESOURCE/... or, for custom resources, /GROUP/RESOURCE/..., then
-// [NAMESPACE/]NAME.
-func fromKey(key string) (resource, namespace, name string) {
-	parts := strings.Split(strings.TrimPrefix(renamed().Replace(key), "/"), "/")
-	if len(parts) < 2 || strings.HasPrefix(key, ownKeys) {
-		return "", "", ""
-	}
-	resource, parts = parts[0], parts[1:]
-	if strings.Contains(resource, ".") && len(parts) > 1 { // a group
-		resource, parts = parts[0]+"."+resource, parts[1:]
-	}
-	name = parts[len(parts)-1]
-	if len(parts) > 1 {
-		namespace = parts[len(parts)-2]
-	}
-	return resource, namespace, name
 }

@@ -76,19 +76,3 @@ func TestConflicts(t *testing.T) {
 		t.Errorf("undone to %+v, want it deleted", e)
 	}
 }
-
-func TestFromKey(t *testing.T) {
-	for key, want := range map[string]string{
-		"/pods/default/web":                    "pods default web",
-		"/namespaces/default":                  "namespaces  default",
-		"/example.org/widgets/default/w":       "widgets.example.org default w",
-		"/swarm/keys":                          "  ",
-		"/odd":                                 "  ",
-		"/services/specs/kube-system/kube-dns": "services kube-system kube-dns",
-	} {
-		resource, namespace, name := fromKey(key)
-		if got := resource + " " + namespace + " " + name; got != want {
-			t.Errorf("%s: %q, want %q", key, got, want)
-		}
-	}
-}

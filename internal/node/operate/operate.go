@@ -11,6 +11,7 @@ import (
 
 	"github.com/podman-swarm/podman-swarm/internal/join"
 	"github.com/podman-swarm/podman-swarm/internal/node/drill"
+	"github.com/podman-swarm/podman-swarm/internal/node/operate/overwrite"
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
 	"github.com/podman-swarm/podman-swarm/internal/pki"
 	"github.com/podman-swarm/podman-swarm/internal/state"
@@ -46,7 +47,7 @@ type Config struct {
 // New returns the backend of /swarm/v1 and what must run beside it, and has this node answer other
 // nodes' questions.
 func New(cfg Config) (b swarm.Backend, run func(context.Context) error) {
-	told := &derivable{}
+	told := &overwrite.Derived{}
 	kept := &backups{Config: cfg, seen: map[string]verified{}}
 	rehearsed := drill.New(drill.Config{
 		Node: cfg.Node, Freeze: cfg.Freeze, Store: cfg.Store, Peers: cfg.Peers, Client: cfg.Client,

@@ -11,6 +11,7 @@ import (
 
 	"github.com/podman-swarm/podman-swarm/internal/control/liveness"
 	"github.com/podman-swarm/podman-swarm/internal/join"
+	"github.com/podman-swarm/podman-swarm/internal/node/operate/overwrite"
 	"github.com/podman-swarm/podman-swarm/internal/node/peers"
 	"github.com/podman-swarm/podman-swarm/internal/pki"
 	"github.com/podman-swarm/podman-swarm/internal/state"
@@ -21,7 +22,7 @@ import (
 // reader tells how the swarm is, as this node sees it.
 type reader struct {
 	Config
-	derived *derivable
+	derived *overwrite.Derived
 }
 
 // Status implements swarm.Reader. It never waits for a leader: it is what one asks when there is none.
@@ -46,7 +47,7 @@ func (r reader) Status(ctx context.Context) (swarm.Status, error) {
 	out.Health = out.Quorum.Words() + r.rotating()
 	view := r.Store.View()
 	for c, err := range machine.Conflicts(view) {
-		if err == nil && undone(view, c.ID).IsZero() && !r.derived.is(c) {
+		if err == nil && undone(view, c.ID).IsZero() && !r.derived.Is(c) {
 			out.Conflicts++
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/podman-swarm/podman-swarm/internal/node/operate/bare"
+	"github.com/podman-swarm/podman-swarm/internal/node/operate/overwrite"
 	"github.com/podman-swarm/podman-swarm/internal/node/stored"
 	"github.com/podman-swarm/podman-swarm/internal/state"
 )
@@ -70,7 +71,7 @@ func (c *changes) add(key string, now, then *state.Entry) {
 		return
 	}
 	put, remove := state.Write{Key: key, Expect: state.Any}, state.Write{Key: key, Delete: true, Expect: state.Any}
-	resource, _, name := fromKey(key)
+	resource, _, name := overwrite.FromKey(key)
 	switch {
 	case resource == "pods":
 		c.addPod(is, was)
@@ -93,7 +94,7 @@ func (c *changes) add(key string, now, then *state.Entry) {
 func sameWork(is, was metav1.Object) bool {
 	now, ok := is.(runtime.Object)
 	then, ok2 := was.(runtime.Object)
-	return ok && ok2 && is.GetUID() == was.GetUID() && reflect.DeepEqual(work(now), work(then))
+	return ok && ok2 && is.GetUID() == was.GetUID() && reflect.DeepEqual(overwrite.Work(now), overwrite.Work(then))
 }
 
 func (c *changes) addPod(is, was metav1.Object) {

@@ -1,4 +1,4 @@
-package operate
+package overwrite
 
 import (
 	"reflect"
@@ -14,9 +14,9 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/state/journal"
 )
 
-// derivable remembers which overwrites are derived: a record never changes, and telling costs two decoded
+// Derived remembers which overwrites are derived: a record never changes, and telling costs two decoded
 // objects.
-type derivable struct {
+type Derived struct {
 	mu   sync.Mutex
 	know map[string]bool // by ID
 }
@@ -24,7 +24,8 @@ type derivable struct {
 // maxKnown bounds what is remembered; the journal of one merge is far smaller.
 const maxKnown = 10_000
 
-func (d *derivable) is(c *journal.Conflict) bool {
+// Is tells whether an overwrite is derived: it lost nobody's work.
+func (d *Derived) Is(c *journal.Conflict) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	is, known := d.know[c.ID]
@@ -47,12 +48,12 @@ func derived(c *journal.Conflict) bool {
 	if made(c.Key, kept) && made(c.Key, lost) {
 		return true
 	}
-	return kept != nil && lost != nil && reflect.DeepEqual(work(kept), work(lost))
+	return kept != nil && lost != nil && reflect.DeepEqual(Work(kept), Work(lost))
 }
 
 // made tells whether a controller makes and mends this object. nil is one that it deleted.
 func made(key string, obj runtime.Object) bool {
-	resource, namespace, name := fromKey(key)
+	resource, namespace, name := FromKey(key)
 	switch {
 	case resource == "events", resource == "endpoints", resource == "endpointslices",
 		resource == "services" && namespace == metav1.NamespaceDefault && name == "kubernetes", obj == nil:
@@ -62,8 +63,8 @@ func made(key string, obj runtime.Object) bool {
 	return err == nil && metav1.GetControllerOf(m) != nil
 }
 
-// work is what people and their tools write of an object.
-func work(obj runtime.Object) map[string]any {
+// Work is what people and their tools write of an object.
+func Work(obj runtime.Object) map[string]any {
 	text, err := runtime.DefaultUnstructuredConverter.ToUnstructured(obj)
 	if err != nil {
 		return nil

@@ -1,13 +1,15 @@
-package operate
+package overwrite
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/podman-swarm/podman-swarm/internal/node/stored"
 	"github.com/podman-swarm/podman-swarm/internal/state"
@@ -19,10 +21,18 @@ import (
 // news is how old a conflict may be that is still told: a leader looks back so far when it begins.
 const news = 10 * time.Minute
 
+// Config is where overwrites are looked for, and told.
+type Config struct {
+	Node   string // this one
+	Store  *state.Store
+	Client kubernetes.Interface
+	Log    *slog.Logger
+}
+
 // Announce raises an Event on the object for every overwrite of somebody's work that a merge journals, until ctx ends.
 // It is for the leader.
 func Announce(ctx context.Context, cfg Config) error {
-	told := &derivable{}
+	told := &Derived{}
 	for ctx.Err() == nil {
 		// The watch first: what comes while the journal is read is seen twice, and told once.
 		w, err := cfg.Store.WatchPrefix(journal.Prefix, cfg.Store.Revision())
@@ -42,13 +52,13 @@ func Announce(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-func announce(ctx context.Context, cfg Config, w *state.Watch, told *derivable) error {
+func announce(ctx context.Context, cfg Config, w *state.Watch, told *Derived) error {
 	for {
 		for c, err := range machine.Conflicts(cfg.Store.View()) {
 			if err != nil {
 				return err
 			}
-			if time.Since(time.Unix(c.At, 0)) > news || told.is(c) {
+			if time.Since(time.Unix(c.At, 0)) > news || told.Is(c) {
 				continue
 			}
 			if err := tell(ctx, cfg, c); err != nil && !apierrors.IsAlreadyExists(err) {
@@ -63,7 +73,7 @@ func announce(ctx context.Context, cfg Config, w *state.Watch, told *derivable) 
 
 // tell writes the Event. Its name is the conflict's, so that it is told once.
 func tell(ctx context.Context, cfg Config, c *journal.Conflict) error {
-	shown := describe(c)
+	shown := Describe(c)
 	namespace := shown.Namespace
 	if namespace == "" {
 		namespace = metav1.NamespaceDefault // as upstream does for what has none

@@ -1,4 +1,4 @@
-package operate
+package overwrite
 
 import (
 	"testing"
@@ -52,9 +52,9 @@ func TestDerived(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			side := func(value string) journal.Side { return journal.Side{Value: []byte(value), Deleted: value == gone} }
 			c := &journal.Conflict{ID: name, Key: tc.key, Kept: side(tc.kept), Lost: side(tc.lost)}
-			var told derivable
+			var told Derived
 			for range 2 {
-				if got := told.is(c); got != tc.want {
+				if got := told.Is(c); got != tc.want {
 					t.Errorf("derived %t, want %t", got, tc.want)
 				}
 			}
