@@ -117,6 +117,7 @@ func TestNodeDiesDuringRotation(t *testing.T) {
 			if tt.phase(k) != tt.stops {
 				t.Errorf("it stopped in phase %s, want %s; said %q", tt.phase(k), tt.stops, o.said)
 			}
+			nodetest.Eventually(t, "n3 is dead", func() bool { m, _ := k.Peers.Member("n3"); return !m.Alive() })
 			err = tt.rotate(k, t.Context(), o.say)
 			wantError(t, err, "not reached: n3")
 			wantError(t, err, "is unfinished")
