@@ -185,6 +185,7 @@ func TestFounderWhoseStateWasSetAsideFollowsTheOthers(t *testing.T) {
 			c.load(50, 0, 1, 2)
 			want := c.nodes[name(1)].get().Status().Lineage.ID
 			dir := c.nodes[name(0)].dir
+			note := filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".joins")
 			c.kill(0)
 			c.steady(2)
 			damageLog(c.t, dir)
@@ -201,6 +202,9 @@ func TestFounderWhoseStateWasSetAsideFollowsTheOthers(t *testing.T) {
 			if aside := errors.Is(err, fs.ErrNotExist); aside != (full == "meta") {
 				c.t.Fatalf("full at %s: set aside: %v", full, aside)
 			}
+			if _, err := os.Stat(note); err == nil != (full == "meta") {
+				c.t.Errorf("full at %s: the note: %v", full, err)
+			}
 			c.net.Kill(name(0))
 			c.probe = nil
 			s := c.start(0, "")
@@ -210,7 +214,7 @@ func TestFounderWhoseStateWasSetAsideFollowsTheOthers(t *testing.T) {
 			}
 			c.load(5, 0)
 			c.equal()
-			if _, err := os.Stat(dir + ".joins"); !errors.Is(err, fs.ErrNotExist) {
+			if _, err := os.Stat(note); !errors.Is(err, fs.ErrNotExist) {
 				c.t.Errorf("the note is still there: %v", err)
 			}
 		})

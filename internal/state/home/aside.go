@@ -42,7 +42,12 @@ func (h *Home) forget() error {
 	return nil
 }
 
-func (h *Home) note() string { return filepath.Clean(h.cfg.Dir) + ".joins" }
+// note is named like what a crash leaves of writing the directory: who removes that removes the note too, and
+// nobody who begins anew there is told to follow what was.
+func (h *Home) note() string {
+	parent, name := filepath.Split(filepath.Clean(h.cfg.Dir))
+	return filepath.Join(parent, "."+name+".joins")
+}
 
 // remember writes the note so that a power failure leaves it whole.
 func (h *Home) remember(join string) error {
