@@ -220,7 +220,11 @@ func (h swarmHost) rotation(use, short string, rotate func(*swarm.Client, contex
 		if err != nil {
 			return err
 		}
-		if err := rotate(l.client, c.Context(), h.printer().Progress()); err != nil {
+		err = rotate(l.client, c.Context(), h.printer().Progress())
+		if err != nil && c.Context().Err() != nil {
+			return fmt.Errorf("interrupted: unless it was just finished, the rotation is unfinished and both keys are believed: run podman-swarm %s again (podman-swarm status tells)", use)
+		}
+		if err != nil {
 			return l.explain(err)
 		}
 		_, err = fmt.Fprintln(h.streams.Out, use+": done")

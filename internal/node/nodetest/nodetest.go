@@ -125,6 +125,7 @@ func (n *Node) Start(t *testing.T) {
 	})
 	n.parts.Go(func() { _ = n.Peers.Gossip.Run(ctx, func() []string { return n.known }) })
 	n.parts.Go(func() { _ = n.Cert.Run(ctx) })
+	n.parts.Go(func() { _ = n.Peers.Wire.FollowTrust(ctx, n.Keys.Changed) })
 }
 
 // Die ends a node without a good-bye.

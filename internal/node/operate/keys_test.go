@@ -35,7 +35,9 @@ func TestRotationsUnderLoad(t *testing.T) {
 		}()
 	}
 	ca, key := o.nodes[0].Keys.CAPEM(), o.nodes[0].Keys.GossipKeys()[0]
-	if err := o.backends[1].Keys.RotateCA(t.Context(), o.say); err != nil {
+	slow := keys{o.configs[1], nodetest.Patience}
+	slow.CAGrace = 8 * time.Second // in which nodes show each other their new certificates, so that no connection is cut
+	if err := slow.RotateCA(t.Context(), o.say); err != nil {
 		t.Fatalf("%v, said %q", err, o.said)
 	}
 	if err := o.backends[2].Keys.RotateGossipKey(t.Context(), o.say); err != nil {
@@ -108,6 +110,7 @@ func TestNodeDiesDuringRotation(t *testing.T) {
 		"CA, during the grace":                {keys.RotateCA, func(k keys) pki.Phase { return k.Keys.CAPhase() }, "is believed for", pki.Used},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it mostly waits
 			o := operateOn(t, "n1", "n2", "n3")
 			k := o.hurried(0)
 			lineage := k.Store.Status().Lineage.ID
@@ -124,7 +127,7 @@ func TestNodeDiesDuringRotation(t *testing.T) {
 
 			o.nodes[2].Start(t)
 			o.equip(t, o.nodes[2])
-			nodetest.Eventually(t, "n1 sees n3 again", func() bool { m, _ := k.Peers.Member("n3"); return m.Alive() })
+			nodetest.Eventually(t, "n2 sees n3 again", func() bool { m, _ := o.nodes[1].Peers.Member("n3"); return m.Alive() })
 			if err := tt.rotate(keys{o.configs[1], nodetest.Patience}, t.Context(), o.say); err != nil {
 				t.Fatalf("%v, said %q", err, o.said)
 			}

@@ -88,10 +88,14 @@ func (n nodes) remember(ctx context.Context, name string, grace time.Duration) e
 	if grace > 0 {
 		r.From = r.Removed.Add(grace)
 	}
-	for _, known := range join.Nodes(n.Store.View()) {
+	view := n.Store.View()
+	for _, known := range join.Nodes(view) {
 		if known.Name == name {
 			r.Key = known.Key
 		}
+	}
+	if was, ok := removalOf(view, name); ok && r.Key == "" { // as after a restore, or when it has left half way
+		r.Key = was.Key
 	}
 	data, err := json.Marshal(r)
 	if err != nil {
