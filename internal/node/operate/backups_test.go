@@ -39,6 +39,7 @@ func noAPI(t *testing.T) *rest.Config {
 
 // A backup is used from any node, wherever it lies.
 func TestBackupsOfOtherNodes(t *testing.T) {
+	t.Parallel()
 	o := operateOn(t, "n1", "n2", "n3")
 	here, there := o.backends[0], o.backends[1]
 	o.nodes[0].Put(t, "/configmaps/default/a", "then")

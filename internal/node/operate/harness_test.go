@@ -3,9 +3,11 @@ package operate
 import (
 	"crypto/x509"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +22,15 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/state"
 	"github.com/podman-swarm/podman-swarm/internal/swarm"
 )
+
+// TestMain has more tests run at the same time than there are processors: those with several nodes mostly wait.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
 
 // operated are nodes with everything of this package running on them.
 type operated struct {
@@ -109,6 +120,7 @@ func TestTokens(t *testing.T) {
 
 // A removed node is refused everywhere at once, forgotten, and may come back under another key.
 func TestRemove(t *testing.T) {
+	t.Parallel()
 	o := operateOn(t, "n1", "n2", "n3")
 	nodes := o.backends[0].Nodes
 	wantError(t, nodes.Remove(t.Context(), "n1"), "this is node n1 itself")

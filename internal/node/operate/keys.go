@@ -196,10 +196,14 @@ func (k keys) agreed(ctx context.Context, say swarm.Progress, r rotation) error 
 	limited, cancel := context.WithTimeout(ctx, k.limit)
 	defer cancel()
 	quiet := time.After(phaseQuiet)
+	var behind []string // when it was last found out
 	for {
-		behind, err := k.behind(limited)
-		if err == nil && len(behind) == 0 {
+		now, err := k.behind(limited)
+		if err == nil && len(now) == 0 {
 			return nil
+		}
+		if err == nil {
+			behind = now
 		}
 		select {
 		case <-limited.Done():

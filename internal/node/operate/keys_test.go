@@ -20,6 +20,7 @@ import (
 
 // Both rotations, asked of different nodes, while every node writes: no write fails.
 func TestRotationsUnderLoad(t *testing.T) {
+	t.Parallel()
 	o := operateOn(t, "n1", "n2", "n3")
 	ctx, stop := context.WithCancel(t.Context())
 	failed := make(chan error, len(o.nodes))
@@ -66,6 +67,7 @@ func TestRotationsUnderLoad(t *testing.T) {
 }
 
 func TestRotationNeedsEveryNode(t *testing.T) {
+	t.Parallel()
 	o := operateOn(t, "n1", "n2", "n3")
 	o.nodes[2].Die()
 	nodetest.Eventually(t, "n3 is dead", func() bool { m, _ := o.nodes[0].Peers.Member("n3"); return !m.Alive() })
@@ -99,6 +101,7 @@ func (o *operated) hurried(i int) keys {
 // A node that dies in the middle of a rotation stops it, and is not lost: whenever that was, it understands
 // the others when it is back, and the rotation can be finished then.
 func TestNodeDiesDuringRotation(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		rotate func(keys, context.Context, swarm.Progress) error
 		phase  func(keys) pki.Phase
@@ -110,7 +113,7 @@ func TestNodeDiesDuringRotation(t *testing.T) {
 		"CA, during the grace":                {keys.RotateCA, func(k keys) pki.Phase { return k.Keys.CAPhase() }, "is believed for", pki.Used},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel() // it mostly waits
+			t.Parallel()
 			o := operateOn(t, "n1", "n2", "n3")
 			k := o.hurried(0)
 			lineage := k.Store.Status().Lineage.ID
@@ -142,6 +145,7 @@ func TestNodeDiesDuringRotation(t *testing.T) {
 
 // Who is removed while a rotation waits for it is not waited for any more.
 func TestNodeRemovedDuringRotation(t *testing.T) {
+	t.Parallel()
 	o := operateOn(t, "n1", "n2", "n3")
 	k := o.hurried(0)
 	k.limit = nodetest.Patience
@@ -168,6 +172,7 @@ func TestNodeRemovedDuringRotation(t *testing.T) {
 
 // A newcomer has the keys of the moment in which it was admitted: no key is dropped before it runs.
 func TestNewcomerDuringRotation(t *testing.T) {
+	t.Parallel()
 	for _, confirmed := range []bool{true, false} {
 		o := operateOn(t, "n1", "n2")
 		k := keys{o.configs[0], time.Second}
@@ -194,6 +199,7 @@ func TestNewcomerDuringRotation(t *testing.T) {
 
 // Two who ask for a rotation at the same time get one, whenever the second comes.
 func TestTwoRotationsAtOnce(t *testing.T) {
+	t.Parallel()
 	o := operateOn(t, "n1", "n2")
 	quiet := func(string, ...any) {}
 	first, second := keys{o.configs[0], nodetest.Patience}, keys{o.configs[1], nodetest.Patience}
@@ -233,6 +239,7 @@ func TestTwoRotationsAtOnce(t *testing.T) {
 
 // Who interrupts a rotation is told, and so is who asks for the status, until it is finished.
 func TestInterruptedRotation(t *testing.T) {
+	t.Parallel()
 	o := operateOn(t, "n1", "n2")
 	k := keys{o.configs[0], nodetest.Patience}
 	k.CAGrace = time.Hour

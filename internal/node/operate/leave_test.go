@@ -18,6 +18,7 @@ import (
 )
 
 func TestLeave(t *testing.T) {
+	t.Parallel()
 	alone := operateOn(t, "n1")
 	wantError(t, alone.backends[0].Nodes.Leave(t.Context(), swarm.LeaveRequest{}, alone.say), "node n1 is the only one that is alive")
 
@@ -70,6 +71,7 @@ func (o *operated) cordoned(t *testing.T, name string) bool {
 
 // A node whose pod does not end stays what it was; with force it leaves all the same.
 func TestLeaveWhenAPodDoesNotEnd(t *testing.T) {
+	t.Parallel()
 	o := operateOn(t, "n1", "n2")
 	o.stubborn(t, "n2")
 	leaving := nodes{o.configs[1], time.Second}
@@ -108,6 +110,7 @@ func (o *operated) gone(t *testing.T, name string) {
 
 // What fails is told in one line each, and does not keep the rest from being done.
 func TestForcedLeaveTellsWhatFailed(t *testing.T) {
+	t.Parallel()
 	o := operateOn(t, "n1", "n2")
 	o.stubborn(t, "n2")
 	broken := true
@@ -136,6 +139,7 @@ func TestForcedLeaveTellsWhatFailed(t *testing.T) {
 // Who cordoned a node before it was to leave finds it cordoned when it could not; and a node that left
 // in part can be told to leave again.
 func TestLeaveThatFails(t *testing.T) {
+	t.Parallel()
 	o := operateOn(t, "n1", "n2")
 	leaving := nodes{o.configs[1], nodetest.Patience}
 	patch := []byte(`{"spec":{"unschedulable":true}}`)
