@@ -16,6 +16,10 @@ const (
 	// full is the number of voters from which on heartbeats are paced. With fewer, a replica that has
 	// just got its vote might be needed for the lease before its next heartbeat.
 	full = 5
+	// Entries for a replica that cannot be reached are tried again every knockAgain, for knock. Raft itself
+	// waits longer after every failure, 10 s after a dozen, and a replica that is back would wait with it.
+	knock      = 5 * time.Second
+	knockAgain = 100 * time.Millisecond
 )
 
 // paced is the transport of one engine. Raft sends as many heartbeats to those without a vote as to
@@ -29,21 +33,39 @@ type paced struct {
 
 // AppendEntries implements raft.Transport. Raft sends the heartbeats of one peer one after another.
 func (p paced) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	if heartbeat(args) && voteless(p.members(), id) {
-		wait := time.NewTimer(pace)
-		defer wait.Stop()
-		select {
-		case <-wait.C:
-		case <-p.stopped:
+	beats := heartbeat(args)
+	if beats && voteless(p.members(), id) && !p.pause(pace) {
+		return raft.ErrRaftShutdown
+	}
+	err := p.send(id, target, args, resp)
+	for late := time.Now().Add(knock); err != nil && !beats && time.Now().Before(late); {
+		if !p.pause(knockAgain) {
 			return raft.ErrRaftShutdown
 		}
+		err = p.send(id, target, args, resp)
 	}
+	return err
+}
+
+func (p paced) send(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	sent := time.Now()
 	err := p.Transport.AppendEntries(id, target, args, resp)
 	if err == nil && resp.Term <= args.Term { // else it has seen another term
 		p.confirmed.add(id, args.Term, sent)
 	}
 	return err
+}
+
+// pause lets time pass; false: the engine is about to be stopped.
+func (p paced) pause(d time.Duration) bool {
+	wait := time.NewTimer(d)
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+		return true
+	case <-p.stopped:
+		return false
+	}
 }
 
 // heartbeat tells what Raft's own transport takes for one.
