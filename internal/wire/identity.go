@@ -62,12 +62,21 @@ func (w *Wire) check(chain []*x509.Certificate, usage x509.ExtKeyUsage) (string,
 	if err != nil {
 		return "", err
 	}
-	if w.cfg.Refuse != nil {
-		if err := w.cfg.Refuse(chain[0]); err != nil {
-			return "", fmt.Errorf("node %s %w: %w", name, errUnwanted, err)
-		}
+	if err := w.refuse(name, chain[0]); err != nil {
+		return "", err
 	}
 	return name, nil
+}
+
+// refuse asks Refuse.
+func (w *Wire) refuse(name string, cert *x509.Certificate) error {
+	if w.cfg.Refuse == nil {
+		return nil
+	}
+	if err := w.cfg.Refuse(cert); err != nil {
+		return fmt.Errorf("node %s %w: %w", name, errUnwanted, err)
+	}
+	return nil
 }
 
 // brief is an error whose text a stranger had a part in: a certificate is as long as its owner likes.
