@@ -173,6 +173,7 @@ func constructors() map[string]constructor {
 		names.ServiceAccountTokenController:             newTokenController,
 		names.ValidatingAdmissionPolicyStatusController: newPolicyController,
 		names.PodGarbageCollectorController:             newPodGC,
+		names.NamespaceController:                       newNamespaceController,
 	}
 }
 

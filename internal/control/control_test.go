@@ -14,18 +14,21 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
 
 	"github.com/podman-swarm/podman-swarm/internal/control"
@@ -226,4 +229,57 @@ func authority(t *testing.T) (certificate, key string) {
 		return path
 	}
 	return write("ca.crt", "CERTIFICATE", signed), write("ca.key", "EC PRIVATE KEY", encoded)
+}
+
+// TestAPIGoesAway: the API may stop answering at every request of the beginning, as when this node leads no
+// more before its controllers run. That is an error or nothing, and never the end of the process.
+func TestAPIGoesAway(t *testing.T) {
+	w := build(t)
+	var errs int
+	for after := int64(0); ; after++ {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		config := w.config
+		config.REST = rest.CopyConfig(w.config.REST)
+		goes := &goesAway{RoundTripper: w.api.transport}
+		goes.left.Store(after)
+		config.REST.Transport = goes
+		started := make(chan struct{})
+		config.Started = started
+		var err error
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			err = control.Run(ctx, config)
+		}()
+		select {
+		case <-started:
+		case <-ended:
+		}
+		cancel()
+		<-ended
+		if err == nil {
+			break
+		}
+		if errs++; !strings.Contains(err.Error(), errGone.Error()) {
+			t.Fatalf("after %d requests: %v", after, err)
+		}
+	}
+	if errs < 5 {
+		t.Errorf("%d requests are enough to begin: these are not all controllers", errs)
+	}
+}
+
+var errGone = errors.New("the API is gone")
+
+// goesAway answers some requests.
+type goesAway struct {
+	http.RoundTripper
+	left atomic.Int64
+}
+
+func (g *goesAway) RoundTrip(r *http.Request) (*http.Response, error) {
+	if g.left.Add(-1) < 0 {
+		return nil, errGone
+	}
+	return g.RoundTripper.RoundTrip(r)
 }
