@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/rest"
@@ -98,7 +99,7 @@ func (w world) addNode(t *testing.T, name string, cpu string) {
 func (w world) addPod(t *testing.T, name string, cpu string) {
 	t.Helper()
 	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: "uid"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID(name)},
 		Spec: corev1.PodSpec{SchedulerName: corev1.DefaultSchedulerName, Containers: []corev1.Container{{
 			Name: "c", Image: "i", Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu)}},
 		}}},
@@ -137,6 +138,35 @@ func TestPodIsBoundByTheScheduler(t *testing.T) {
 }
 
 // TestPodThatFitsNowhereIsTold also shows that a pod waits for a node with room.
+// TestPodIsOnAnotherNode: two halves of a cluster that become one may have bound the same pod to two nodes, and one
+// of them has its way. Upstream's scheduler ends the process when it is told so by an update.
+func TestPodIsOnAnotherNode(t *testing.T) {
+	w := build(t)
+	w.addNode(t, "n1", "1")
+	w.addNode(t, "n2", "1")
+	w.addPod(t, "moved", "1")
+	bind := func(node string) {
+		t.Helper()
+		pods := w.client.CoreV1().Pods("ns")
+		pod, err := pods.Get(t.Context(), "moved", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pod.Spec.NodeName = node
+		if _, err := pods.Update(t.Context(), pod, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bind("n1")
+	defer w.start(t)()
+	bind("n2")
+	bind("")
+	w.await(t, "/pods/moved/binding")
+	bind("n2")
+	w.addPod(t, "other", "1") // for which there is room on n1 only
+	w.await(t, "/pods/other/binding")
+}
+
 func TestPodThatFitsNowhereIsTold(t *testing.T) {
 	w := build(t)
 	defer w.start(t)()

@@ -3,6 +3,7 @@ package tap
 import (
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/informers"
@@ -14,6 +15,9 @@ import (
 // deletion and an addition. An informer that has listed again calls that an update. Many handlers
 // of upstream's take no notice of a UID that changed; the garbage collector would keep what the
 // former object owned for ever. Two halves of a cluster that become one bring such updates about.
+//
+// A pod that is bound to another node than before is such an object too: both halves may have bound it. Upstream's
+// scheduler ends the process when an update tells it so.
 type apart struct{ cache.ResourceEventHandler }
 
 // OnUpdate passes an update on.
@@ -32,7 +36,16 @@ func sameObject(before, now any) bool {
 		return true
 	}
 	y, err := meta.Accessor(now)
-	return err != nil || x.GetUID() == y.GetUID()
+	return err != nil || x.GetUID() == y.GetUID() && !rebound(before, now)
+}
+
+func rebound(before, now any) bool {
+	x, ok := before.(*corev1.Pod)
+	if !ok || x.Spec.NodeName == "" {
+		return false
+	}
+	y, ok := now.(*corev1.Pod)
+	return ok && x.Spec.NodeName != y.Spec.NodeName
 }
 
 // separate is an informer all of whose handlers are told apart.

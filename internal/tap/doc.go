@@ -7,5 +7,5 @@
 // through it and removes them all when it is closed.
 //
 // Handlers are told of an object that took the place of another with the same name as of two: when
-// halves of a cluster become one again, an object may have another UID than before.
+// halves of a cluster become one again, an object may have another UID than before, and a pod another node.
 package tap
