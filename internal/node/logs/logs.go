@@ -22,5 +22,6 @@ func New(level string) *slog.Logger {
 	log := slog.New(handler)
 	klog.SetLoggerWithOptions(logr.FromSlogHandler(quieter{handler.WithAttrs([]slog.Attr{slog.String("part", "kubernetes")})}),
 		klog.ContextualLogger(true))
+	klog.OsExit = ends(log, os.Exit)
 	return log
 }
