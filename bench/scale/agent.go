@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,6 +21,7 @@ type agent struct {
 	name, addr, dir string
 	cmd             *exec.Cmd
 	exited          chan struct{}
+	killed          atomic.Bool // by this program
 	client          *kubernetes.Clientset
 }
 
@@ -59,7 +61,10 @@ func (s *scale) start(i int, flags ...string) (*agent, error) {
 	}
 	s.agents = append(s.agents, a)
 	go func() {
-		_ = a.cmd.Wait()
+		err := a.cmd.Wait()
+		if !a.killed.Load() {
+			say("%s ended by itself: %v", a.name, err)
+		}
 		close(a.exited)
 	}()
 	return a, nil
@@ -67,7 +72,10 @@ func (s *scale) start(i int, flags ...string) (*agent, error) {
 
 func (a *agent) pid() int { return a.cmd.Process.Pid }
 
-func (a *agent) kill() { _ = a.cmd.Process.Kill() }
+func (a *agent) kill() {
+	a.killed.Store(true)
+	_ = a.cmd.Process.Kill()
+}
 
 // alive tells whether the agent was neither killed nor has it ended.
 func (a *agent) alive() bool {
