@@ -338,13 +338,14 @@ func (s *script) spread() bool {
 	return n == 0 || s.c.together() && (s.votes() >= min(n, 3) && n < 5 || s.votes() == 5)
 }
 
-// stretch is how much later gossip knows of the dead than in a cluster of five.
+// stretch is how much later gossip knows of the dead than in a cluster of five: with 30 of 50 dead the last survivor was
+// writable after 8.4 to 11.4 s in 42 runs, and once later.
 func (s *script) stretch() time.Duration {
 	n := len(s.c.nodes)
 	if n <= len(s.racks) {
 		return 0
 	}
-	more := 1500 * time.Millisecond
+	more := 3 * time.Second
 	if 5*len(s.c.up()) <= n {
 		more = 5 * time.Second
 	}
