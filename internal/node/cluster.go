@@ -69,7 +69,7 @@ func openCluster(ctx context.Context, h *host, keys *pki.Authority) (*cluster, e
 	store, err := state.Open(ctx, state.Config{
 		Dir: h.dir.File("state"), NodeID: h.cfg.NodeName, Addr: h.cfg.wireAddr(), Log: h.log.With("part", "state"),
 		Network: c.peers.Network(), Membership: c.peers.Membership(), Join: h.me.is().Lineage, Freeze: h.cfg.OnQuorumLoss == freeze,
-		Withhold: afar.Judged,
+		Handing: afar.Handing,
 	})
 	found()
 	if err := errors.Join(err, <-search); err != nil {

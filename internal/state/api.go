@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 
+	"github.com/podman-swarm/podman-swarm/internal/state/journal"
 	"github.com/podman-swarm/podman-swarm/internal/state/lineage"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 	"github.com/podman-swarm/podman-swarm/internal/state/space"
@@ -44,6 +45,15 @@ type (
 	Retention = machine.Retention
 	// Lineage is one unbroken history and where it comes from.
 	Lineage = machine.Lineage
+	// Handing says what becomes of an entry when its lineage ends in another.
+	Handing = journal.Handing
+)
+
+// What Handing may be.
+const (
+	HandOver = journal.HandOver
+	Record   = journal.Record
+	Withhold = journal.Withhold
 )
 
 // What replicas tell of themselves; package lineage documents it.

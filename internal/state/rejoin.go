@@ -121,7 +121,7 @@ func (s *Store) handOver(in *engine.Engine, to machine.Lineage, whole func(of, i
 	since, _ := ancestry.Since(to, m.Lineage()) // they are related
 	s.at("hand over")
 	changes := m.Changes(since)
-	changes.Withhold = s.cfg.Withhold
+	changes.Handing = s.cfg.Handing
 	for last := false; !last; {
 		part := machine.Merge{To: to.ID, From: changes.Lineage, Newest: changes.Newest.Revision, Settled: settled}
 		part.Chunk, last = changes.Next(handOverChunk)

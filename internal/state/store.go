@@ -41,10 +41,10 @@ type Config struct {
 	Join string
 	// Freeze keeps the survivors of a lost majority from going on without it.
 	Freeze bool
-	// Withhold tells entries that are not handed over when this replica's lineage ends in another: what
-	// this side wrote only because it could not see the other one. Nil: everything is.
-	Withhold func(key string, value []byte) bool
-	Retain   Retention
+	// Handing tells entries that are not handed over like others when this replica's lineage ends in
+	// another: what this side wrote only because it could not see the other one. Nil: there are none.
+	Handing func(key string, value []byte) Handing
+	Retain  Retention
 	// MinFree is how many bytes the disk must have left for writes to be accepted.
 	MinFree uint64
 	// Lab is for simulations of whole clusters.

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/podman-swarm/podman-swarm/internal/node/stored"
+	"github.com/podman-swarm/podman-swarm/internal/state"
 )
 
 // Where the API server keeps nodes and pods.
@@ -15,18 +16,21 @@ const (
 	podsPrefix  = "/pods/"
 )
 
-// Judged tells whether an entry is a judgement from afar: a node that was unreachable from here, or
-// a pod that was evicted because its node was.
-func Judged(key string, value []byte) bool {
+// Handing tells of an entry that is a judgement from afar that it is not handed over as it is. A node that was
+// unreachable from here is recorded: people write to it, too. A pod that was evicted because its node was
+// unreachable is nobody's work any more, and there are many.
+func Handing(key string, value []byte) state.Handing {
 	switch {
 	case strings.HasPrefix(key, nodesPrefix):
-		n, ok := stored.Object(value).(*corev1.Node)
-		return ok && unreachable(n)
+		if n, ok := stored.Object(value).(*corev1.Node); ok && unreachable(n) {
+			return state.Record
+		}
 	case strings.HasPrefix(key, podsPrefix):
-		p, ok := stored.Object(value).(*corev1.Pod)
-		return ok && evicted(p)
+		if p, ok := stored.Object(value).(*corev1.Pod); ok && evicted(p) {
+			return state.Withhold
+		}
 	}
-	return false
+	return state.HandOver
 }
 
 func unreachable(n *corev1.Node) bool {

@@ -9,6 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"k8s.io/client-go/kubernetes/scheme"
+
+	"github.com/podman-swarm/podman-swarm/internal/state"
 )
 
 // encoded is an object as the API server stores it.
@@ -22,7 +24,7 @@ func encoded(t *testing.T, obj runtime.Object) []byte {
 	return b.Bytes()
 }
 
-func TestJudged(t *testing.T) {
+func TestHanding(t *testing.T) {
 	now := metav1.Now()
 	ready := func(s corev1.ConditionStatus) corev1.NodeStatus {
 		return corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: s}}}
@@ -33,28 +35,28 @@ func TestJudged(t *testing.T) {
 	for name, c := range map[string]struct {
 		key  string
 		obj  runtime.Object
-		want bool
+		want state.Handing
 	}{
-		"a node that answers":        {"/minions/n1", &corev1.Node{Status: ready(corev1.ConditionTrue)}, false},
-		"a node that says it is ill": {"/minions/n1", &corev1.Node{Status: ready(corev1.ConditionFalse)}, false},
-		"a node not seen":            {"/minions/n1", &corev1.Node{Status: ready(corev1.ConditionUnknown)}, true},
+		"a node that answers":        {"/minions/n1", &corev1.Node{Status: ready(corev1.ConditionTrue)}, state.HandOver},
+		"a node that says it is ill": {"/minions/n1", &corev1.Node{Status: ready(corev1.ConditionFalse)}, state.HandOver},
+		"a node not seen":            {"/minions/n1", &corev1.Node{Status: ready(corev1.ConditionUnknown)}, state.Record},
 		"a node still tainted": {"/minions/n1", &corev1.Node{
 			Spec:   corev1.NodeSpec{Taints: []corev1.Taint{{Key: corev1.TaintNodeUnreachable, Effect: corev1.TaintEffectNoExecute}}},
 			Status: ready(corev1.ConditionTrue),
-		}, true},
-		"a pod":               {"/pods/default/a", &corev1.Pod{}, false},
-		"a pod being deleted": {"/pods/default/a", &corev1.Pod{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &now}}, false},
-		"a pod evicted":       {"/pods/default/a", &corev1.Pod{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &now}, Status: disrupted}, true},
-		"another kind":        {"/configmaps/default/a", &corev1.ConfigMap{}, false},
+		}, state.Record},
+		"a pod":               {"/pods/default/a", &corev1.Pod{}, state.HandOver},
+		"a pod being deleted": {"/pods/default/a", &corev1.Pod{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &now}}, state.HandOver},
+		"a pod evicted":       {"/pods/default/a", &corev1.Pod{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &now}, Status: disrupted}, state.Withhold},
+		"another kind":        {"/configmaps/default/a", &corev1.ConfigMap{}, state.HandOver},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := Judged(c.key, encoded(t, c.obj)); got != c.want {
-				t.Errorf("Judged = %v", got)
+			if got := Handing(c.key, encoded(t, c.obj)); got != c.want {
+				t.Errorf("Handing = %v, want %v", got, c.want)
 			}
 		})
 	}
 	for _, junk := range []string{"", "k8s:enc:secretbox:v1:x", "k8s\x00\xff"} {
-		if Judged("/pods/default/a", []byte(junk)) {
+		if Handing("/pods/default/a", []byte(junk)) != state.HandOver {
 			t.Errorf("%q was taken for a judgement", junk)
 		}
 	}

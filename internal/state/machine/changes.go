@@ -10,6 +10,7 @@ import (
 	"github.com/podman-swarm/podman-swarm/internal/hlc"
 	"github.com/podman-swarm/podman-swarm/internal/state/ancestry"
 	"github.com/podman-swarm/podman-swarm/internal/state/codec"
+	"github.com/podman-swarm/podman-swarm/internal/state/journal"
 	"github.com/podman-swarm/podman-swarm/internal/state/tombs"
 )
 
@@ -19,8 +20,8 @@ import (
 type Changes struct {
 	Lineage Lineage // of the history
 	Newest  Point   // the moment
-	// Withhold, if set, tells entries that are passed over; see the store's Config.
-	Withhold func(key string, value []byte) bool
+	// Handing, if set, tells entries that are not handed over like others; see the store's Config.
+	Handing func(key string, value []byte) journal.Handing
 
 	since  uint64
 	live   *tree
@@ -43,17 +44,26 @@ func (f *Machine) Changes(since Point) *Changes {
 // Next returns further changes, encoded in about limit bytes: more only when a single change is
 // larger. The last chunk, the only one that may be empty, says so.
 func (c *Changes) Next(limit int) (chunk []byte, last bool) {
-	chunk = []byte{chunkVersion}
+	chunk = []byte{chunkVersion - 1}
 	var one []byte
 	add := func(x change) bool {
-		if x.rev <= c.since || !x.deleted && c.Withhold != nil && c.Withhold(x.key, x.value) {
+		if x.rev <= c.since {
 			return true
+		}
+		if !x.deleted && c.Handing != nil {
+			handing := c.Handing(x.key, x.value)
+			if handing == journal.Withhold {
+				return true
+			}
+			x.lost = handing == journal.Record
 		}
 		one = x.append(one[:0])
 		if len(chunk) > 1 && len(chunk)+len(one) > limit {
 			return false
 		}
-		chunk = append(chunk, one...)
+		if chunk = append(chunk, one...); x.lost {
+			chunk[0] = chunkVersion
+		}
 		return true
 	}
 	full := false
@@ -88,22 +98,26 @@ type change struct {
 	rev     uint64 // in the history it comes from
 	stamp   hlc.Stamp
 	deleted bool
+	lost    bool // it loses to what there is
 	expires int64
 	value   []byte
 }
 
 // A chunk is: byte version, then changes to the end, each:
 //
-//	byte    1: entry, 2: deletion
+//	byte    1: entry, 2: deletion, 3: lost entry
 //	uvarint length of the key, then the key
 //	uint64  stamp
 //	uvarint revision
 //	uvarint expiry, uvarint length of the value, then the value (entries only)
+//
+// Version 1 is still written where nothing is lost, so that a program without lost entries reads on.
 const (
-	chunkVersion = 1
+	chunkVersion = 2
 
 	chunkEntry    = 1
 	chunkDeletion = 2
+	chunkLost     = 3
 	// maxChunk bounds a chunk as it is read, so that a log entry stays what the log can hold.
 	maxChunk = maxEntry + 1<<20
 )
@@ -112,8 +126,11 @@ var errBadChunk = errors.New("malformed changes")
 
 func (x change) append(b []byte) []byte {
 	kind := byte(chunkEntry)
-	if x.deleted {
+	switch {
+	case x.deleted:
 		kind = chunkDeletion
+	case x.lost:
+		kind = chunkLost
 	}
 	b = codec.AppendString(append(b, kind), x.key)
 	b = ancestry.AppendPoint(b, Point{Stamp: x.stamp, Revision: x.rev})
@@ -135,8 +152,8 @@ func decodeChunk(b []byte) ([]change, error) {
 	}
 	var all []change
 	for r := (codec.Reader{B: b[1:]}); len(r.B) > 0; {
-		x := change{deleted: r.B[0] == chunkDeletion}
-		if !x.deleted && r.B[0] != chunkEntry {
+		x := change{deleted: r.B[0] == chunkDeletion, lost: r.B[0] == chunkLost}
+		if !x.deleted && !x.lost && r.B[0] != chunkEntry {
 			return nil, errBadChunk
 		}
 		r.B = r.B[1:]

@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"github.com/podman-swarm/podman-swarm/internal/state/journal"
 )
 
 func FuzzDecodeCommand(f *testing.F) {
@@ -74,6 +76,10 @@ func FuzzDecodeChunk(f *testing.F) {
 	write(f, a, 2, "/gone", "x")
 	write(f, a, 3, "/gone", "")
 	chunk, _ := a.Changes(Point{}).Next(1000)
+	f.Add(chunk)
+	lost := a.Changes(Point{})
+	lost.Handing = func(string, []byte) journal.Handing { return journal.Record }
+	chunk, _ = lost.Next(1000)
 	f.Add(chunk)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		all, err := decodeChunk(b)

@@ -79,8 +79,10 @@ func handOver(t rapid.TB, from, to *Machine, settled Point, chunk int) [][]byte 
 	if !ok {
 		t.Fatal("unrelated")
 	}
-	var entries [][]byte
-	c := from.Changes(since)
+	return merges(from.Changes(since), to, settled, chunk)
+}
+
+func merges(c *Changes, to *Machine, settled Point, chunk int) (entries [][]byte) {
 	for {
 		b, last := c.Next(chunk)
 		m := Merge{

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"strings"
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/state/ancestry"
@@ -96,20 +95,6 @@ func DecodeMerge(b []byte) (*Merge, error) {
 		return nil, fmt.Errorf("%w: %w", errBadCommand, err)
 	}
 	return m, nil
-}
-
-// derived are the keys whose overwritten values are of no use to anybody, so the newer one wins in
-// silence. The journal itself is among them.
-//
-//   - leases are held for seconds and written all the time, by both sides;
-//   - node ports are reserved by keys of their own, which say nothing but that.
-func derived(key string) bool {
-	for _, prefix := range []string{"/leases/", "/swarm/nodeports/", ConflictPrefix} {
-		if strings.HasPrefix(key, prefix) {
-			return true
-		}
-	}
-	return false
 }
 
 // merging is one merge being applied. The result for a key is the greatest of its states by
@@ -245,13 +230,13 @@ func (g *merging) change(x *change) {
 	if ours != nil {
 		won = x.compare(ours)
 	}
-	if x.rev <= g.since || g.taken.Holds(x.rev) || x.expired(g.m.Now) || won == 0 {
+	if x.rev <= g.since || g.taken.Holds(x.rev) || x.expired(g.m.Now) || won == 0 || x.lost && (ours == nil || ours.deleted) {
 		g.counts.Skipped++
 		return
 	}
 	// Did we do something they do not know of? Theirs is news to us by what was just asked.
-	both := ours != nil && ours.rev > g.known && !g.theirs.Holds(ours.rev) && !x.same(ours)
-	if won < 0 {
+	both := ours != nil && (x.lost || ours.rev > g.known && !g.theirs.Holds(ours.rev)) && !x.same(ours)
+	if won < 0 || x.lost {
 		g.counts.Kept++
 		if both {
 			g.journal(ours, f.lineage, x, g.m.From)
@@ -304,7 +289,7 @@ func (g *merging) bury(x *change, settled bool) {
 // journal keeps a value that was overwritten, once.
 func (g *merging) journal(kept *change, by Lineage, lost *change, of Lineage) {
 	f := g.f
-	if derived(lost.key) || lost.expired(g.m.Now) {
+	if journal.Derived(lost.key) || lost.expired(g.m.Now) {
 		return
 	}
 	c := Conflict{Key: lost.key, At: g.m.Now, Kept: side(kept, by), Lost: side(lost, of)}

@@ -83,10 +83,18 @@ func tell(ctx context.Context, cfg Config, c *journal.Conflict) error {
 		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, Name: "overwritten." + c.ID},
 		InvolvedObject: reference(c, shown),
 		Type:           corev1.EventTypeWarning, Reason: "Overwritten",
-		Message: "both sides of a partition changed this, and the newer write won: psctl swarm conflicts show " + c.ID,
+		Message: outcome(c) + ": psctl swarm conflicts show " + c.ID,
 		Source:  corev1.EventSource{Component: "podman-swarm", Host: cfg.Node}, FirstTimestamp: now, LastTimestamp: now, Count: 1,
 	}, metav1.CreateOptions{})
 	return err
+}
+
+// outcome says which side won.
+func outcome(c *journal.Conflict) string {
+	if c.Lost.Stamp > c.Kept.Stamp {
+		return "a side of a partition that did not see this changed it, and what the other one knew of it won"
+	}
+	return "both sides of a partition changed this, and the newer write won"
 }
 
 func reference(c *journal.Conflict, shown swarm.Conflict) corev1.ObjectReference {
