@@ -5,6 +5,7 @@ package cluster
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	swarmv1 "github.com/podman-swarm/podman-swarm/internal/swarm"
 	"github.com/podman-swarm/podman-swarm/test/lab"
@@ -92,6 +94,7 @@ func TestPartition(t *testing.T) {
 	set(t, right.hosts[0], "newest-right", "right")
 	check(t, client(t, right.hosts[0]).CoreV1().ConfigMaps(ns).Delete(t.Context(), "deleted-right", metav1.DeleteOptions{}))
 	pause(t, cutFor-time.Since(w.begun))
+	labelUnseen(t, right.hosts[0], left.hosts[0])
 	for _, s := range []*side{left, right} {
 		s.own.Stop()
 		s.shared.Stop()
@@ -121,10 +124,48 @@ func set(t *testing.T, h *lab.Host, name, value string) {
 	})
 }
 
+// labelUnseen has the fewer write to a node of the others, when they have judged that it cannot be reached.
+func labelUnseen(t *testing.T, from, unseen *lab.Host) {
+	t.Helper()
+	nodes := client(t, from).CoreV1().Nodes()
+	eventually(t, 30*time.Second, func() error {
+		node, err := nodes.Get(t.Context(), unseen.Name, metav1.GetOptions{})
+		if err == nil && !slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
+			return c.Type == corev1.NodeReady && c.Status == corev1.ConditionUnknown
+		}) {
+			err = fmt.Errorf("%s is not unreachable from %s", unseen.Name, from.Name)
+		}
+		return err
+	})
+	_, err := nodes.Patch(t.Context(), unseen.Name, types.MergePatchType, []byte(`{"metadata":{"labels":{"seen":"never"}}}`), metav1.PatchOptions{})
+	check(t, err)
+}
+
+// nodesKnown checks that the side that saw a node had its way, and that the journal tells of nodes only where
+// somebody's work was lost.
+func nodesKnown(t *testing.T, journal []swarmv1.Conflict, h, labelled *lab.Host) {
+	t.Helper()
+	node, err := client(t, h).CoreV1().Nodes().Get(t.Context(), labelled.Name, metav1.GetOptions{})
+	check(t, err)
+	if node.Labels["seen"] != "" || len(node.Spec.Taints) > 0 {
+		t.Errorf("node %s has labels %v and taints %v, from a side that did not see it", node.Name, node.Labels, node.Spec.Taints)
+	}
+	var told []string
+	for _, e := range journal {
+		if e.Resource == "nodes" && !e.Derived {
+			told = append(told, e.Name)
+		}
+	}
+	if !slices.Equal(told, []string{labelled.Name}) {
+		t.Errorf("the journal tells of the nodes %v, want %s only", told, labelled.Name)
+	}
+}
+
 // merged checks what two sides became.
 func merged(t *testing.T, c *lab.Cluster, sides ...*side) {
 	t.Helper()
 	journal := conflicts(t, c.Hosts[4])
+	nodesKnown(t, journal, c.Hosts[3], sides[0].hosts[0])
 	var overwritten []lab.Version
 	for _, entry := range journal {
 		if cm := configMap(t, entry.Overwritten); cm != nil {

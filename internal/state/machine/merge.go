@@ -98,7 +98,7 @@ func DecodeMerge(b []byte) (*Merge, error) {
 }
 
 // merging is one merge being applied. The result for a key is the greatest of its states by
-// change.compare, so the order of merges and their repetition do not matter.
+// change.compare, so the order of merges and their repetition do not matter. Lost entries do not compete.
 type merging struct {
 	f *Machine
 	m *Merge
