@@ -14,20 +14,9 @@ import (
 	"k8s.io/kubernetes/pkg/controller/namespace"
 )
 
-// namespaceController empties namespaces that are deleted. It is upstream's, whose constructor asks which kinds
-// are served and ends the process when it gets no answer: as on a node that leads no more before its
-// controllers have begun. Here that is an error like that of any other controller.
-type namespaceController struct {
-	*namespace.NamespaceController
-	workers int
-}
-
-// Name is upstream's.
-func (namespaceController) Name() string { return names.NamespaceController }
-
-// Run blocks until ctx ends.
-func (n namespaceController) Run(ctx context.Context) { n.NamespaceController.Run(ctx, n.workers) }
-
+// newNamespaceController is upstream's, whose constructor asks which kinds are served and ends the process when it
+// gets no answer: as on a node that leads no more before its controllers have begun. Here that is an error like that
+// of any other controller.
 func newNamespaceController(ctx context.Context, _ clients, shared app.ControllerContext) (app.Controller, error) {
 	config, err := shared.NewClientConfig("namespace-controller")
 	if err != nil {
@@ -46,11 +35,11 @@ func newNamespaceController(ctx context.Context, _ clients, shared app.Controlle
 		return nil, err
 	}
 	settings := shared.ComponentConfig.NamespaceController
-	return namespaceController{
-		NamespaceController: namespace.NewNamespaceController(ctx, client, metadataClient, kinds.get,
-			shared.InformerFactory.Core().V1().Namespaces(), settings.NamespaceSyncPeriod.Duration, corev1.FinalizerKubernetes),
-		workers: int(settings.ConcurrentNamespaceSyncs),
-	}, nil
+	controller := namespace.NewNamespaceController(ctx, client, metadataClient, kinds.get,
+		shared.InformerFactory.Core().V1().Namespaces(), settings.NamespaceSyncPeriod.Duration, corev1.FinalizerKubernetes)
+	return own{names.NamespaceController, func(ctx context.Context) {
+		controller.Run(ctx, int(settings.ConcurrentNamespaceSyncs))
+	}}, nil
 }
 
 // kinds answers the constructor with what was known before it, and everybody later with what is known then.

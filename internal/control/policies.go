@@ -17,20 +17,9 @@ import (
 	"k8s.io/kubernetes/pkg/generated/openapi"
 )
 
-// policyController checks the types of ValidatingAdmissionPolicies and tells in their status. It is
+// newPolicyController checks the types of ValidatingAdmissionPolicies and tells in their status. It is
 // upstream's, but for the schemas of all built-in kinds: those are made when there is a policy to
 // check, since they cost 5 MB.
-type policyController struct {
-	*validatingadmissionpolicystatus.Controller
-	workers int
-}
-
-// Name is upstream's.
-func (policyController) Name() string { return names.ValidatingAdmissionPolicyStatusController }
-
-// Run blocks until ctx ends.
-func (p policyController) Run(ctx context.Context) { p.Controller.Run(ctx, p.workers) }
-
 func newPolicyController(_ context.Context, _ clients, shared app.ControllerContext) (app.Controller, error) {
 	discovery, err := shared.ClientBuilder.DiscoveryClient(names.ValidatingAdmissionPolicyStatusController)
 	if err != nil {
@@ -54,7 +43,7 @@ func newPolicyController(_ context.Context, _ clients, shared app.ControllerCont
 		return nil, fmt.Errorf("new controller: %w", err)
 	}
 	workers := int(shared.ComponentConfig.ValidatingAdmissionPolicyStatusController.ConcurrentPolicySyncs)
-	return policyController{Controller: controller, workers: workers}, nil
+	return own{names.ValidatingAdmissionPolicyStatusController, func(ctx context.Context) { controller.Run(ctx, workers) }}, nil
 }
 
 // schemas is a resolver that is made when it is first asked.

@@ -13,20 +13,9 @@ import (
 	"k8s.io/kubernetes/pkg/serviceaccount"
 )
 
-// tokenController makes the tokens of Secrets of type kubernetes.io/service-account-token. It is
+// newTokenController makes the tokens of Secrets of type kubernetes.io/service-account-token. It is
 // the one controller whose constructor upstream keeps to itself.
-type tokenController struct {
-	*serviceaccountcontroller.TokensController
-	workers int
-}
-
-// Name is upstream's.
-func (tokenController) Name() string { return names.ServiceAccountTokenController }
-
-// Run blocks until ctx ends.
-func (t tokenController) Run(ctx context.Context) { t.TokensController.Run(ctx, t.workers) }
-
-func newTokenController(ctx context.Context, own clients, shared app.ControllerContext) (app.Controller, error) {
+func newTokenController(ctx context.Context, process clients, shared app.ControllerContext) (app.Controller, error) {
 	settings := shared.ComponentConfig.SAController
 	key, err := keyutil.PrivateKeyFromFile(settings.ServiceAccountKeyFile)
 	if err != nil {
@@ -41,7 +30,7 @@ func newTokenController(ctx context.Context, own clients, shared app.ControllerC
 		return nil, fmt.Errorf("sign tokens with %s: %w", settings.ServiceAccountKeyFile, err)
 	}
 	// Upstream's acts as the process too: it makes the tokens that others act with, and has no role.
-	client, err := own.client("tokens-controller")
+	client, err := process.client("tokens-controller")
 	if err != nil {
 		return nil, err
 	}
@@ -51,5 +40,7 @@ func newTokenController(ctx context.Context, own clients, shared app.ControllerC
 	if err != nil {
 		return nil, fmt.Errorf("new controller: %w", err)
 	}
-	return tokenController{TokensController: controller, workers: int(settings.ConcurrentSATokenSyncs)}, nil
+	return own{names.ServiceAccountTokenController, func(ctx context.Context) {
+		controller.Run(ctx, int(settings.ConcurrentSATokenSyncs))
+	}}, nil
 }

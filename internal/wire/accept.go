@@ -137,7 +137,8 @@ func (w *Wire) enroll(c *Conn) error {
 	if err := w.seat(c); err != nil {
 		return err
 	}
-	// Now that Recheck and FollowTrust see the connection: a peer must not slip in while it is being removed, or its CA dropped.
+	// Now that Recheck and FollowTrust see the connection: a peer must not slip in while it is being removed, or its
+	// CA dropped.
 	if err := w.judge(c); err != nil {
 		w.forget(c)
 		return err

@@ -99,9 +99,7 @@ func TestReverifyEndsWhatIsNotBelieved(t *testing.T) {
 			p.work(t)
 			change(p)
 			p.a.Recheck()
-			for _, c := range p.live {
-				works(t, c)
-			}
+			p.work(t)
 			p.a.reverify()
 			for _, c := range p.live {
 				over(t, c)
