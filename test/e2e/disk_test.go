@@ -139,8 +139,9 @@ func inner(h *lab.Host) string { inside, _ := h.DataDir(); return inside }
 func TestSurviveDamage(t *testing.T) {
 	h := spare(t, "400m")
 	was := witnessed(t, h)
-	stopAgent(t, h, syscall.SIGKILL)
 	_, dir := h.DataDir()
+	marked(t, dir)
+	stopAgent(t, h, syscall.SIGKILL)
 	files := precious(t, dir, rounds(1, 0) == 0)
 	for _, file := range files {
 		whole, err := os.ReadFile(filepath.Join(dir, file))
@@ -169,6 +170,30 @@ func TestSurviveDamage(t *testing.T) {
 	if now := container(t, h); now != was {
 		t.Errorf("the container is %s, was %s", now, was)
 	}
+}
+
+// marked waits until it is on disk how far the log reaches, which may lag behind the log by a second: what is cut
+// off before that passes for a write that was under way.
+func marked(t *testing.T, dir string) {
+	t.Helper()
+	eventually(t, 20*time.Second, func() error {
+		var written [2]time.Time
+		for i, pattern := range []string{"state/raft/*/meta", "state/raft/*/log/*.log"} {
+			files, err := filepath.Glob(filepath.Join(dir, pattern))
+			if err != nil || len(files) != 1 {
+				return fmt.Errorf("%s: %q, %w", pattern, files, err)
+			}
+			info, err := os.Stat(files[0])
+			if err != nil {
+				return err
+			}
+			written[i] = info.ModTime()
+		}
+		if written[0].Before(written[1]) {
+			return fmt.Errorf("the log is %v ahead of its mark", written[1].Sub(written[0]))
+		}
+		return nil
+	})
 }
 
 // precious are the files below a data directory that an agent must not start without; few leaves out
