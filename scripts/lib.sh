@@ -55,12 +55,15 @@ failures() {
     }' "$@"
 }
 
-# reasons LOG...: what the failed tests said themselves, a line each and at most 15 of a test. Shorter than failures,
-# for the very last lines of a run: where only they are seen, a test's logs must not push out why it failed.
+# reasons LOG...: what the failed tests said themselves, at most 4 lines of a message and 20 of a test. Shorter than
+# failures, for the very last lines of a run: where only they are seen, a test's logs must not push out why it failed.
 reasons() {
   awk '
-    /^=== (RUN|CONT|NAME) / { name = $3; next }
-    /^ *--- FAIL: / { print $3 ":"; for (i = 1; i <= n[$3]; i++) print text[$3, i]; next }
-    /^ +[a-z0-9_]+_test\.go:[0-9]+: / && !/log of the agent/ && n[name] < 15 { sub(/^ +/, ""); text[name, ++n[name]] = "  " substr($0, 1, 240) }
+    function add(line) { if (n[name] < 20) text[name, ++n[name]] = "  " substr(line, 1, 300) }
+    /^=== (RUN|CONT|NAME) / { name = $3; more = 0; next }
+    /^ *--- FAIL: / { print $3 ":"; for (i = 1; i <= n[$3]; i++) print text[$3, i]; more = 0; next }
+    /^ +[a-z0-9_]+_test\.go:[0-9]+: / { more = /log of the agent/ ? 0 : 3; if (more) { sub(/^ +/, ""); add($0) } next }
+    /^        / && more > 0 { more--; add(substr($0, 7)); next }
+    { more = 0 }
   ' "$@"
 }

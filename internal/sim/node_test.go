@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/agent/fence"
@@ -224,7 +225,11 @@ func (l *life) Dial(ctx context.Context, addr, lineage string) (net.Conn, error)
 
 // Call implements state.Network.
 func (l *life) Call(ctx context.Context, addr string, request []byte) ([]byte, error) {
-	return l.host.Call(ctx, addr, request)
+	answer, err := l.host.Call(ctx, addr, request)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		err = fmt.Errorf("%w: %w", state.ErrUnsent, err)
+	}
+	return answer, err
 }
 
 // Peers implements state.Membership, as package node/peers does.

@@ -210,7 +210,7 @@ func (n *Net) carry(ctx context.Context, from *Host, to string) (*Host, error) {
 	}
 }
 
-// Call has the host at an address answer. After an error it may have, or may still.
+// Call has the host at an address answer. After an error it may have, or may still, but for ECONNREFUSED.
 func (h *Host) Call(ctx context.Context, addr string, request []byte) ([]byte, error) {
 	there, err := h.n.carry(ctx, h, addr)
 	if err != nil {
@@ -221,7 +221,7 @@ func (h *Host) Call(ctx context.Context, addr string, request []byte) ([]byte, e
 	select {
 	case answer := <-answered:
 		back, err := h.n.carry(ctx, there, h.addr)
-		if err == nil && back != h {
+		if errors.Is(err, syscall.ECONNREFUSED) || err == nil && back != h {
 			err = syscall.ECONNRESET
 		}
 		return answer, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 
+	"github.com/podman-swarm/podman-swarm/internal/state/call"
 	"github.com/podman-swarm/podman-swarm/internal/state/journal"
 	"github.com/podman-swarm/podman-swarm/internal/state/lineage"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
@@ -23,6 +24,8 @@ var (
 	ErrNoSpace = space.ErrNone
 	// ErrNoLeader says that no leader could be reached to order the write.
 	ErrNoLeader = errors.New("state: no leader")
+	// ErrUnsent is within a Network's error when the request certainly did not reach the peer.
+	ErrUnsent = call.ErrUnsent
 	// ErrClosed says that the store was closed.
 	ErrClosed = machine.ErrClosed
 	// ErrOnlyReplica says that no other replica could go on without this one.
@@ -70,7 +73,8 @@ type Network interface {
 	Listen(lineage string) (net.Listener, error)
 	// Dial opens such a stream; a peer that does not listen for the lineage refuses it.
 	Dial(ctx context.Context, addr, lineage string) (net.Conn, error)
-	// Call has the peer's Store.Serve answer a request. After an error it may or may not have.
+	// Call has the peer's Store.Serve answer a request. After an error it may or may not have; after
+	// ErrUnsent it has not.
 	Call(ctx context.Context, addr string, request []byte) (answer []byte, err error)
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/podman-swarm/podman-swarm/internal/state/call"
 	"github.com/podman-swarm/podman-swarm/internal/state/engine"
 	"github.com/podman-swarm/podman-swarm/internal/state/machine"
 	"github.com/podman-swarm/podman-swarm/internal/state/space"
@@ -18,7 +19,7 @@ import (
 const leaderWait = 10 * time.Second
 
 // errRetry says that a write certainly did not happen and may be tried again.
-var errRetry = errors.New("state: not proposed")
+var errRetry = call.ErrRetry
 
 // Apply makes one mutation and returns when it is committed and applied on this replica.
 //
@@ -26,7 +27,7 @@ var errRetry = errors.New("state: not proposed")
 // ErrNoSpace: nothing happened. ErrNoLeader or a context error: the write may happen yet, unless
 // the error says otherwise.
 func (s *Store) Apply(ctx context.Context, w Write) (Result, error) {
-	if err := w.validate(); err != nil {
+	if err := call.Mutation(w).Validate(); err != nil {
 		return Result{}, err
 	}
 	var res Result
@@ -40,18 +41,6 @@ func (s *Store) Apply(ctx context.Context, w Write) (Result, error) {
 	return res, err
 }
 
-func (w Write) validate() error {
-	switch {
-	case w.Key == "" || len(w.Key) > machine.MaxKey:
-		return fmt.Errorf("write: key of %d bytes, want 1 to %d", len(w.Key), machine.MaxKey)
-	case len(w.Value) > machine.MaxValue:
-		return fmt.Errorf("write %s: value of %d bytes, at most %d are allowed", w.Key, len(w.Value), machine.MaxValue)
-	case w.TTL < 0:
-		return fmt.Errorf("write %s: negative TTL", w.Key)
-	}
-	return nil
-}
-
 // atLeader calls here when this replica leads, there when another does, and again after errRetry
 // and changes of leadership. When nobody leads, hopeless says why: an only replica need not
 // wait then.
@@ -60,6 +49,7 @@ func (s *Store) atLeader(ctx context.Context, hopeless func() error, here func(c
 ) error {
 	timer := time.NewTimer(leaderWait)
 	defer timer.Stop()
+	why := "" // nothing reached the one that was thought to lead
 	for {
 		if s.gone.Load() {
 			return ErrClosed
@@ -77,6 +67,9 @@ func (s *Store) atLeader(ctx context.Context, hopeless func() error, here func(c
 		if !errors.Is(err, errRetry) {
 			return err
 		}
+		if errors.Is(err, ErrUnsent) {
+			why = fmt.Sprintf(" (%v)", err)
+		}
 		// The look again is for signals that Raft dropped.
 		again := time.NewTimer(engine.Heartbeat / 2)
 		select {
@@ -88,7 +81,7 @@ func (s *Store) atLeader(ctx context.Context, hopeless func() error, here func(c
 			err = ErrClosed
 		case <-timer.C:
 			if err = hopeless(); err == nil {
-				err = fmt.Errorf("%w for %v, nothing was written", ErrNoLeader, leaderWait)
+				err = fmt.Errorf("%w for %v, nothing was written%s", ErrNoLeader, leaderWait, why)
 			}
 		}
 		again.Stop()
@@ -103,7 +96,9 @@ func (s *Store) propose(ctx context.Context, in *engine.Engine, w Write) (Result
 	if err := s.room(ctx, in); err != nil {
 		return Result{}, err
 	}
-	in.Begin()
+	if !in.Begin() {
+		return Result{}, errRetry
+	}
 	defer in.Landed()
 	return s.commit(ctx, in, s.encode(in.Machine, w))
 }

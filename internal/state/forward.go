@@ -67,7 +67,10 @@ func (s *Store) ask(ctx context.Context, in *engine.Engine, leader string, q cal
 		}
 	}()
 	a, err := s.call(asked, leader, q)
-	if err != nil && asked.Err() != nil && ctx.Err() == nil {
+	switch {
+	case errors.Is(err, ErrUnsent):
+		err = call.Unsent(err)
+	case err != nil && asked.Err() != nil && ctx.Err() == nil:
 		err = fmt.Errorf("%w: the replica at %s leads no more, the write may have happened", ErrNoLeader, leader)
 	}
 	return a, err
@@ -76,6 +79,9 @@ func (s *Store) ask(ctx context.Context, in *engine.Engine, leader string, q cal
 // call asks a peer and turns what went wrong there into errors.
 func (s *Store) call(ctx context.Context, addr string, q call.Request) (call.Answer, error) {
 	b, err := s.cfg.Network.Call(ctx, addr, q.Encode())
+	if errors.Is(err, ErrUnsent) {
+		return call.Answer{}, fmt.Errorf("%w: replica at %s: %w", ErrNoLeader, addr, err)
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return call.Answer{}, ctx.Err()
@@ -83,15 +89,8 @@ func (s *Store) call(ctx context.Context, addr string, q call.Request) (call.Ans
 		return call.Answer{}, fmt.Errorf("%w: replica at %s: %w, the write may have happened", ErrNoLeader, addr, err)
 	}
 	a, err := call.DecodeAnswer(b)
-	switch {
-	case err != nil:
-		return a, err
-	case a.Status == call.Retry:
-		return a, errRetry
-	case a.Status == call.NoSpace:
-		return a, fmt.Errorf("%w on the leader: %s", ErrNoSpace, a.Body)
-	case a.Status > call.Conflict:
-		return a, fmt.Errorf("leader: %s", a.Body)
+	if err == nil {
+		err = a.Err()
 	}
-	return a, nil
+	return a, err
 }

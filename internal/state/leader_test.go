@@ -3,7 +3,10 @@ package state
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -45,6 +48,89 @@ func TestALeaderAgainServesWhileItsHandOverHangs(t *testing.T) {
 	if elected == 0 {
 		t.Error("no leader was elected again")
 	}
+}
+
+// An agent that ends while it leads, its machine living, refuses connections at once. Writes and reads through the others
+// wait for the next leader; only what was under way may be in doubt.
+func TestNobodyHearsOfALeaderThatRefuses(t *testing.T) {
+	simulate(t, false, func(c *sim) {
+		c.first(3)
+		l := c.leader()
+		c.net.Kill(name(l))
+		for _, n := range c.running() {
+			if n.name == name(l) {
+				continue
+			}
+			ctx, cancel := context.WithTimeout(c.t.Context(), leaderWait)
+			if err := c.apply(ctx, n.get(), "/through/"+n.name, "x"); err != nil {
+				c.t.Errorf("write through %s: %v", n.name, err)
+			}
+			if err := n.get().Barrier(ctx); err != nil {
+				c.t.Errorf("read through %s: %v", n.name, err)
+			}
+			cancel()
+		}
+	})
+}
+
+// A leader that stops in good order, or hands over, leaves no write in doubt, also where other voters are slow: each
+// succeeds the first time.
+func TestHandOverLeavesNoDoubt(t *testing.T) {
+	simulate(t, false, func(c *sim) {
+		c.first(5)
+		for round := range 10 {
+			l := c.leader()
+			heir := (l + 1) % 5
+			begin := c.nodes[name(l)].get().Revision()
+			ctx, cancel := context.WithCancel(c.t.Context())
+			var writers sync.WaitGroup
+			for i := range 16 {
+				s := c.nodes[name((l+i%2)%5)].get()
+				writers.Go(func() {
+					for k := 0; ctx.Err() == nil; k++ {
+						if err := c.apply(c.t.Context(), s, fmt.Sprintf("/%d/%d", i, k%10), fmt.Sprint(round, k)); err != nil {
+							c.t.Errorf("round %d: write %d/%d, %s led: %v", round, i, k, name(l), err)
+							return
+						}
+					}
+				})
+			}
+			elapse(50 * time.Millisecond)
+			// Three voters of five hear nothing from the leader for a while: no write is committed, and the heir has all.
+			c.net.Cut(func(a, b string) bool {
+				return a == name(l) && b != name(heir) || b == name(l) && a != name(heir)
+			})
+			elapse(20 * time.Millisecond)
+			time.AfterFunc(150*time.Millisecond, func() { c.net.Cut(nil) })
+			if err := c.nodes[name(l)].get().HandOver(c.t.Context()); err != nil {
+				c.t.Error(err)
+			}
+			elapse(50 * time.Millisecond)
+			cancel()
+			writers.Wait()
+			if now := c.leader(); now == l {
+				c.t.Errorf("round %d: %s leads still", round, name(l))
+			}
+			if c.nodes[name(l)].get().Revision() == begin {
+				c.t.Errorf("round %d: nothing was written", round)
+			}
+		}
+	})
+}
+
+// Nobody is elected, because most are gone and the others may not go on without them: the error says what was tried.
+func TestWhyNothingWasWritten(t *testing.T) {
+	simulate(t, false, func(c *sim) {
+		c.freeze = true
+		c.first(3)
+		l := c.leader()
+		c.net.Kill(name(l))
+		c.net.Kill(name((l + 1) % 3))
+		err := c.try(c.t.Context(), (l+2)%3, "/x", "y")
+		if !errors.Is(err, ErrNoLeader) || errors.Is(err, errRetry) || !strings.Contains(err.Error(), "nothing was written (") {
+			c.t.Errorf("err = %v", err)
+		}
+	})
 }
 
 // stick lets a replica's state machine stop, as at an entry that a newer version wrote.

@@ -24,18 +24,7 @@ func (s *Store) Serve(ctx context.Context, request []byte) []byte {
 	if err == nil {
 		a, err = s.answer(ctx, q)
 	}
-	switch {
-	case err == nil:
-	case errors.Is(err, ErrConflict):
-		a.Status = call.Conflict
-	case errors.Is(err, ErrNoSpace):
-		a.Status, a.Body = call.NoSpace, []byte(err.Error())
-	case errors.Is(err, errRetry):
-		a.Status, a.Body = call.Retry, nil
-	default:
-		a.Status, a.Body = call.Unknown, []byte(err.Error())
-	}
-	return a.Encode()
+	return a.Of(err).Encode()
 }
 
 func (s *Store) answer(ctx context.Context, q call.Request) (call.Answer, error) {
@@ -85,14 +74,13 @@ func (s *Store) serveBarrier(ctx context.Context, in *engine.Engine, body []byte
 
 func (s *Store) serveWrite(ctx context.Context, in *engine.Engine, body []byte) (call.Answer, error) {
 	m, err := call.DecodeMutation(body)
-	w := Write(m)
 	if err == nil {
-		err = w.validate()
+		err = m.Validate()
 	}
 	if err != nil {
 		return call.Answer{}, err
 	}
-	res, err := s.propose(ctx, in, w)
+	res, err := s.propose(ctx, in, Write(m))
 	a := call.Answer{Revision: res.Revision}
 	entry := res.Entry
 	if errors.Is(err, ErrConflict) {
@@ -138,7 +126,9 @@ func (s *Store) serveMerge(ctx context.Context, in *engine.Engine, body []byte) 
 	}
 	s.turns.Take(m.From.ID, server, time.Now())
 	m.Now = s.cfg.Lab.Now().Unix()
-	in.Begin()
+	if !in.Begin() {
+		return call.Answer{}, errRetry
+	}
 	defer in.Landed()
 	res, err := s.commit(ctx, in, m.Encode())
 	if err == nil && m.Final {

@@ -103,6 +103,9 @@ func (s *Store) Leave(ctx context.Context) error {
 		return errors.Join(s.HandOver(ctx), errRetry)
 	}, func(ctx context.Context, in *engine.Engine, leader string) error {
 		_, err := s.call(ctx, leader, call.Request{Kind: call.Leave, Lineage: in.Lineage(), Body: []byte(in.Self)})
+		if errors.Is(err, ErrUnsent) {
+			err = call.Unsent(err)
+		}
 		return err
 	})
 	if err != nil {

@@ -256,9 +256,7 @@ func (s *Store) machine() *machine.Machine { return s.shown.Load() }
 func (s *Store) Close() error {
 	s.close.Do(func() {
 		s.machine().Close()
-		if in := s.instance(); in.Followed() && in.Raft.State() == raft.Leader {
-			_ = in.Await(s.ctx, in.Raft.LeadershipTransfer) // see HandOver
-		}
+		_ = s.HandOver(s.ctx) // a hint: without it an election takes its place
 		s.cancel()
 		s.barrier.Close()
 		s.wg.Wait()

@@ -10,16 +10,19 @@ import (
 	"sync"
 )
 
-// errUnsent ends a call whose request did not go out.
-var errUnsent = errors.New("the connection ended before the request was sent")
+// ErrUnsent is within the error of a call whose request certainly did not go out: nothing answers at the address,
+// the connection ended before its turn came, or its context did.
+var ErrUnsent = errors.New("the request was not sent")
+
+var errEnded = fmt.Errorf("%w: the connection ended before that", ErrUnsent)
 
 // callTries is how many connections a request is offered to that end before it was sent.
 const callTries = 3
 
 // Call sends a request to the node of this cluster at addr, which answers by Serve. Calls to the same address and
-// protocol share one connection that is kept. The request must not be changed afterwards. After an error the request may or may not have arrived, except
-// when it is a dial's: ErrRefused, for example. A request that did not go out because the kept connection had
-// ended is sent over a new one.
+// protocol share one connection that is kept. The request must not be changed afterwards. After an error the request
+// may or may not have arrived, but for ErrUnsent, a dial's errors included. A request that did not go out because the
+// kept connection had ended is sent over a new one.
 func (w *Wire) Call(ctx context.Context, addr, proto string, req []byte) ([]byte, error) {
 	if len(req) > MaxMessage {
 		return nil, fmt.Errorf("call %s for %s: the request has %d bytes, at most %d are allowed", addr, proto, len(req), MaxMessage)
@@ -28,13 +31,13 @@ func (w *Wire) Call(ctx context.Context, addr, proto string, req []byte) ([]byte
 	for range callTries {
 		var l *link
 		if l, err = w.link(ctx, target{addr, proto}); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", ErrUnsent, err)
 		}
 		var body []byte
 		if body, err = l.call(ctx, req); err == nil {
 			return body, nil
 		}
-		if !errors.Is(err, errUnsent) {
+		if ctx.Err() != nil || !errors.Is(err, ErrUnsent) {
 			break
 		}
 	}
@@ -177,7 +180,7 @@ func (l *link) refuse(why error) {
 	}
 	l.mu.Unlock()
 	for _, id := range unsent {
-		l.finish(id, nil, errUnsent)
+		l.finish(id, nil, errEnded)
 	}
 }
 
@@ -198,13 +201,13 @@ func (l *link) call(ctx context.Context, req []byte) ([]byte, error) {
 	select {
 	case l.slots <- struct{}{}:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, fmt.Errorf("%w: %w", ErrUnsent, ctx.Err())
 	}
 	defer func() { <-l.slots }()
 	l.mu.Lock()
 	if l.ended != nil {
 		l.mu.Unlock()
-		return nil, errUnsent
+		return nil, errEnded
 	}
 	l.last++
 	id := l.last
@@ -225,8 +228,9 @@ func (l *link) call(ctx context.Context, req []byte) ([]byte, error) {
 		<-c.done
 		return c.body, c.err
 	}
-	if !l.out.withdraw(c.parcel) {
-		l.out.put(&parcel{frame: frame{kind: cancel, id: id}})
+	if l.out.withdraw(c.parcel) {
+		return nil, fmt.Errorf("%w: %w", ErrUnsent, ctx.Err())
 	}
+	l.out.put(&parcel{frame: frame{kind: cancel, id: id}})
 	return nil, ctx.Err()
 }

@@ -111,7 +111,7 @@ func TestCallsDoNotWaitForEachOther(t *testing.T) {
 	if n := len(running); n != 0 {
 		t.Errorf("%d calls beyond the bound are running", n)
 	}
-	if got, err := b.Call(t.Context(), a.Addr().String(), proto, nil); !errors.Is(err, ErrRefused) {
+	if got, err := b.Call(t.Context(), a.Addr().String(), proto, nil); !errors.Is(err, ErrRefused) || !errors.Is(err, ErrUnsent) {
 		t.Errorf("the other way: %q, %v", got, err)
 	}
 	close(release)
@@ -143,6 +143,32 @@ func TestCallGivenUp(t *testing.T) {
 	cancel()
 	if _, err := call(ctx, []byte("late")); !errors.Is(err, context.Canceled) {
 		t.Errorf("call with an ended context: %v", err)
+	}
+}
+
+// A caller may try again what certainly did not go out, and only that.
+func TestUnsent(t *testing.T) {
+	begun := make(chan struct{}, 1)
+	a, b, call := calling(t, func(ctx context.Context, _ string, req []byte) []byte {
+		begun <- struct{}{}
+		<-ctx.Done()
+		return req
+	})
+	failed := make(chan error)
+	go func() {
+		_, err := call(t.Context(), []byte("under way"))
+		failed <- err
+	}()
+	<-begun
+	addr := b.Addr().String()
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-failed; err == nil || errors.Is(err, ErrUnsent) {
+		t.Errorf("the peer had it and ended: %v", err)
+	}
+	if _, err := a.Call(t.Context(), addr, proto, nil); !errors.Is(err, ErrUnsent) {
+		t.Errorf("nothing listens: %v, want ErrUnsent", err)
 	}
 }
 

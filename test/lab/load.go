@@ -55,7 +55,9 @@ type Load struct {
 	acks   []Ack
 	counts map[string]int  // object -> the highest acknowledged count
 	made   map[string]bool // objects whose creation was acknowledged
-	failed []string        // writes that failed twice
+
+	failed  []string // writes that failed twice, with both attempts
+	retried []string // those that succeeded the second time, with the first
 }
 
 // StartLoad begins to write.
@@ -105,11 +107,18 @@ func (l *Load) Acks() []Ack {
 	return slices.SortedFunc(slices.Values(l.acks), func(a, b Ack) int { return a.At.Compare(b.At) })
 }
 
-// Failed are the writes that failed twice.
+// Failed are the writes that failed twice, each with when, where and why.
 func (l *Load) Failed() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.failed)
+}
+
+// Retried are the writes that failed once, each with when, where and why.
+func (l *Load) Retried() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.retried)
 }
 
 // Gap is the longest time in [from, to] without an acknowledged write through a host; "" asks for
@@ -158,24 +167,33 @@ func (l *Load) once(ctx context.Context, id, n int) {
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"load": l.cfg.Name}},
 		Data:       map[string]string{"n": strconv.Itoa(n), "by": l.cfg.Name},
 	}
-	var err error
+	failure := name + "=" + strconv.Itoa(n) + ":"
 	for attempt := range 2 {
 		via := (id + n + attempt) % len(l.clients)
 		if l.cfg.Faithful {
 			via = id % len(l.clients)
 		}
 		begin := time.Now()
-		if err = put(ctx, l.clients[via], l.cfg.Namespace, cm, fresh); err == nil {
+		err := put(ctx, l.clients[via], l.cfg.Namespace, cm, fresh)
+		if err == nil {
 			l.record(name, n, fresh, Ack{time.Now(), time.Since(begin), l.cfg.Hosts[via].Name, attempt > 0})
+			if attempt > 0 {
+				l.fail(&l.retried, failure)
+			}
 			return
 		}
 		if ctx.Err() != nil { // we were told to stop: neither acknowledged nor refused
 			return
 		}
+		failure += fmt.Sprintf(" %s through %s, after %v: %v;", begin.Format(time.StampMilli), l.cfg.Hosts[via].Name, time.Since(begin).Round(time.Millisecond), err)
 	}
+	l.fail(&l.failed, failure)
+}
+
+func (l *Load) fail(list *[]string, failure string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.failed = append(l.failed, fmt.Sprintf("%s %s=%d: %v", time.Now().Format(time.StampMilli), name, n, err))
+	*list = append(*list, failure)
 }
 
 // put creates, or counts up. A retry may find that its first attempt had succeeded unheard.

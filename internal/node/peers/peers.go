@@ -140,7 +140,11 @@ func (n network) Dial(ctx context.Context, addr, lineage string) (net.Conn, erro
 }
 
 func (n network) Call(ctx context.Context, addr string, request []byte) ([]byte, error) {
-	return n.Wire.Call(ctx, addr, stateProto, request)
+	answer, err := n.Wire.Call(ctx, addr, stateProto, request)
+	if errors.Is(err, wire.ErrUnsent) {
+		err = fmt.Errorf("%w: %w", state.ErrUnsent, err)
+	}
+	return answer, err
 }
 
 // Answer has calls of other replicas answered.

@@ -45,6 +45,8 @@ type Engine struct {
 	ending    chan struct{} // closed when Raft is about to be stopped
 	stopped   chan struct{}
 	writing   atomic.Int64  // writes that are under way
+	handing   atomic.Int64  // hand-overs that are under way: no write begins
+	calm      chan struct{} // wakes a hand-over when no write is under way
 	nudge     chan struct{} // wakes the teller
 	wg        sync.WaitGroup
 
@@ -109,7 +111,7 @@ func Run(ctx context.Context, c Config) (*Engine, error) {
 	in := &Engine{
 		Machine: c.Machine, Self: st.ID(), Stores: st, Trans: c.Trans,
 		stopped: make(chan struct{}), changed: make(chan struct{}), idle: make(chan struct{}),
-		nudge: make(chan struct{}, 1), ending: make(chan struct{}), confirmed: newConfirmations(),
+		nudge: make(chan struct{}, 1), calm: make(chan struct{}, 1), ending: make(chan struct{}), confirmed: newConfirmations(),
 	}
 	conf := c.raftConfig()
 	notify := make(chan bool, 8) // unread, it would block Raft's main loop

@@ -84,7 +84,28 @@ func (in *Engine) HandOver(ctx context.Context) error {
 	return in.handOver(ctx, heirs[0])
 }
 
+// drain bounds how long a hand-over waits for the writes that are under way. A voter that is slow, or a message
+// that is lost, takes a part of it; without a majority it is in vain.
+const drain = Heartbeat
+
+// handOver lets no write begin and those under way come to their end, before leadership goes: what is not
+// committed by then would be in doubt, though it is not lost.
 func (in *Engine) handOver(ctx context.Context, to raft.Server) error {
+	in.handing.Add(1)
+	defer in.handing.Add(-1)
+	enough := time.NewTimer(drain)
+	defer enough.Stop()
+	for waiting := true; waiting && in.writing.Load() > 0; {
+		select {
+		case <-in.calm:
+		case <-enough.C:
+			waiting = false
+		case <-in.stopped:
+			return raft.ErrRaftShutdown
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	return in.Await(ctx, func() raft.Future { return in.Raft.LeadershipTransferToServer(to.ID, to.Address) })
 }
 

@@ -7,13 +7,30 @@ import (
 )
 
 // Begin notes that a write is under way, Landed that it is through. Followers learn that an entry
-// is committed with the next one, so when the last write of a burst is through, an empty one follows it.
-func (in *Engine) Begin() { in.writing.Add(1) }
+// is committed with the next one, so when the last write of a burst is through, an empty one follows it. It is
+// false while leadership is handed over: the next leader is to be asked.
+func (in *Engine) Begin() bool {
+	in.writing.Add(1)
+	if in.handing.Load() > 0 {
+		in.through()
+		return false
+	}
+	return true
+}
 
 // Landed is the end of what Begin began.
 func (in *Engine) Landed() {
-	in.writing.Add(-1)
+	in.through()
 	in.Tell()
+}
+
+func (in *Engine) through() {
+	if in.writing.Add(-1) == 0 && in.handing.Load() > 0 {
+		select {
+		case in.calm <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // Tell has followers learn what is committed, unless a write that is under way will.

@@ -2,13 +2,17 @@ package statetest
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/podman-swarm/podman-swarm/internal/simnet"
+	"github.com/podman-swarm/podman-swarm/internal/state/call"
 	"github.com/podman-swarm/podman-swarm/internal/state/lineage"
 )
 
@@ -180,5 +184,9 @@ func (x *Node) Dial(ctx context.Context, addr, id string) (net.Conn, error) {
 
 // Call implements state.Network.
 func (x *Node) Call(ctx context.Context, addr string, request []byte) ([]byte, error) {
-	return x.host.Call(ctx, addr, request)
+	answer, err := x.host.Call(ctx, addr, request)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		err = fmt.Errorf("%w: %w", call.ErrUnsent, err)
+	}
+	return answer, err
 }
