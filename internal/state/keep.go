@@ -149,10 +149,10 @@ func (s *Store) leader(in *engine.Engine) (addr string, ok bool) {
 		return "", false
 	}
 	to, id := in.Raft.LeaderWithID()
-	if id == in.Self {
+	if id == in.Self && !in.Stalled() {
 		return "", false
 	}
-	if id != "" {
+	if id != "" && id != in.Self {
 		if addr, ok := s.where(string(id)); ok {
 			return addr, true
 		}

@@ -50,6 +50,8 @@ type Engine struct {
 	nudge     chan struct{} // wakes the teller
 	wg        sync.WaitGroup
 
+	stall *stall
+
 	yielding sync.Mutex
 	stay     time.Time // until then leadership is not handed over again
 
@@ -113,12 +115,20 @@ func Run(ctx context.Context, c Config) (*Engine, error) {
 		stopped: make(chan struct{}), changed: make(chan struct{}), idle: make(chan struct{}),
 		nudge: make(chan struct{}, 1), calm: make(chan struct{}, 1), ending: make(chan struct{}), confirmed: newConfirmations(),
 	}
+	in.stall = &stall{changed: func(stalled bool) {
+		if stalled {
+			c.Log.Error("the disk does not answer: this replica does not lead until it does", "after", patience)
+		} else {
+			c.Log.Warn("the disk answers again")
+		}
+		in.Broadcast()
+	}}
 	conf := c.raftConfig()
 	notify := make(chan bool, 8) // unread, it would block Raft's main loop
 	conf.NotifyCh = notify
 	var members atomic.Pointer[raft.Raft] // Raft sends before it is known here
-	trans := paced{c.Trans, func() raft.Configuration { return configuration(members.Load()) }, in.ending, in.confirmed}
-	r, err := raft.NewRaft(conf, c.Machine, st.Logs, st.Stable, st.Snaps, trans)
+	trans := paced{c.Trans, func() raft.Configuration { return configuration(members.Load()) }, in.ending, in.confirmed, in.stall}
+	r, err := raft.NewRaft(conf, c.Machine, watchedLog{st.Logs, in.stall}, st.Stable, st.Snaps, trans)
 	if err != nil {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}

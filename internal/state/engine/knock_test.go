@@ -49,7 +49,7 @@ func TestReplicaThatIsBackIsReachedAtOnce(t *testing.T) {
 				}
 				inner := &away{until: time.Now().Add(tt.away)}
 				p := paced{
-					&raftnet.Transport{Transport: inner}, func() raft.Configuration { return raft.Configuration{} }, stopped, newConfirmations(),
+					&raftnet.Transport{Transport: inner}, func() raft.Configuration { return raft.Configuration{} }, stopped, newConfirmations(), &stall{},
 				}
 				begin := time.Now()
 				err := p.AppendEntries("b", "b", tt.args, &raft.AppendEntriesResponse{})

@@ -43,9 +43,9 @@ func (in *Engine) settle() {
 	in.Tell()
 }
 
-// Leads reports whether this replica is the leader and knows everything that was committed.
+// Leads reports whether this replica is the leader, knows everything that was committed, and has a disk that answers.
 func (in *Engine) Leads() bool {
-	return in.Raft.State() == raft.Leader && in.ready.Load() == in.Raft.CurrentTerm()
+	return !in.Stalled() && in.Raft.State() == raft.Leader && in.ready.Load() == in.Raft.CurrentTerm()
 }
 
 // WaitLeader waits until this replica leads.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -29,6 +30,16 @@ type paced struct {
 	members   func() raft.Configuration
 	stopped   <-chan struct{}
 	confirmed *confirmations // gets the answers
+	stall     *stall
+}
+
+// AppendEntriesPipeline implements raft.Transport.
+func (p paced) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
+	inner, err := p.Transport.AppendEntriesPipeline(id, target)
+	if err != nil {
+		return nil, err
+	}
+	return silent{inner, p.stall}, nil
 }
 
 // AppendEntries implements raft.Transport. Raft sends the heartbeats of one peer one after another.
@@ -38,7 +49,7 @@ func (p paced) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *
 		return raft.ErrRaftShutdown
 	}
 	err := p.send(id, target, args, resp)
-	for late := time.Now().Add(knock); err != nil && !beats && time.Now().Before(late); {
+	for late := time.Now().Add(knock); err != nil && !errors.Is(err, errStalled) && !beats && time.Now().Before(late); {
 		if !p.pause(knockAgain) {
 			return raft.ErrRaftShutdown
 		}
@@ -48,6 +59,9 @@ func (p paced) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *
 }
 
 func (p paced) send(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if p.stall.on.Load() {
+		return errStalled
+	}
 	sent := time.Now()
 	err := p.Transport.AppendEntries(id, target, args, resp)
 	if err == nil && resp.Term <= args.Term { // else it has seen another term

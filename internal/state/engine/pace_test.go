@@ -51,7 +51,7 @@ func TestPace(t *testing.T) {
 		t.Run(c.what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				to := &sent{}
-				p := paced{&raftnet.Transport{Transport: to}, func() raft.Configuration { return servers(c.voters, 2) }, nil, newConfirmations()}
+				p := paced{&raftnet.Transport{Transport: to}, func() raft.Configuration { return servers(c.voters, 2) }, nil, newConfirmations(), &stall{}}
 				begin := time.Now()
 				if err := p.AppendEntries(c.to, "", c.args, &raft.AppendEntriesResponse{}); err != nil {
 					t.Fatal(err)
@@ -69,7 +69,7 @@ func TestPaceEnds(t *testing.T) {
 	stopped := make(chan struct{})
 	close(stopped)
 	to := &sent{}
-	p := paced{&raftnet.Transport{Transport: to}, func() raft.Configuration { return servers(5, 1) }, stopped, newConfirmations()}
+	p := paced{&raftnet.Transport{Transport: to}, func() raft.Configuration { return servers(5, 1) }, stopped, newConfirmations(), &stall{}}
 	if err := p.AppendEntries("n0", "", &raft.AppendEntriesRequest{Term: 2}, nil); err == nil || to.n != 0 {
 		t.Errorf("sent %d times, err %v", to.n, err)
 	}
