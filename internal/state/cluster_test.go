@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,7 +13,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/raft"
 
-	"github.com/podman-swarm/podman-swarm/internal/state/disk"
 	"github.com/podman-swarm/podman-swarm/internal/state/lab"
 	"github.com/podman-swarm/podman-swarm/internal/state/statetest"
 )
@@ -31,32 +29,7 @@ type cluster struct {
 	mu     sync.Mutex
 	stores map[string]*Store // by name
 	ports  map[string]string // by name and lineage
-	hung   string            // the directory whose disk does not answer
-	answer chan struct{}     // closed when it does
-}
-
-// hang has a replica's disk not answer until it is told to.
-func (c *cluster) hang(i int) (answer func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	answers := make(chan struct{})
-	c.hung, c.answer = c.dirs[i]+"/", answers
-	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.hung = ""
-		close(answers)
-	}
-}
-
-func (c *cluster) disk(_ disk.Op, file string) error {
-	c.mu.Lock()
-	hangs, answers := c.hung != "" && strings.HasPrefix(file, c.hung), c.answer
-	c.mu.Unlock()
-	if hangs {
-		<-answers
-	}
-	return nil
+	hung   hung
 }
 
 // loopback is a node whose streams are real; the other seams are statetest's.
@@ -113,7 +86,7 @@ func (c *cluster) start(i int) *Store {
 	}), c}
 	s, err := tryOpen(c.t, Config{
 		Dir: c.dirs[i], NodeID: name(i), Addr: statetest.Addr(name(i)), Network: node, Membership: node,
-		Join: c.lineage, tune: c.tune, Lab: lab.Lab{Segment: c.segment, Disk: c.disk},
+		Join: c.lineage, tune: c.tune, Lab: lab.Lab{Segment: c.segment, Disk: c.hung.probe},
 	})
 	if err != nil {
 		c.t.Fatal(err)
